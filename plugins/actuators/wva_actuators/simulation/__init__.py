@@ -1,0 +1,3 @@
+"""
+Actuator `simulation`: scales the deployments of the embedded world directly.
+"""
