@@ -1,0 +1,221 @@
+"""
+`wva decide`: one control cycle on an observation that a person wrote down.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wva_core.cli.observation_document import read_observation
+from wva_core.cli.policy_choice import policy_layers, policy_option
+from wva_core.domain import Reason
+from wva_core.domain.record import Record
+from wva_core.engine import Brain, Deadline, Decision
+from wva_core.engine import decide as decide_cycle
+from wva_core.hooks import Runtime
+from wva_core.telemetry.explanation import AnswerExplanation, Explanation, VariantExplanation, explain, figure
+
+__all__ = ["decide"]
+
+_HELD = frozenset(
+    reason.name.lower()
+    for reason in (
+        Reason.FROZEN,
+        Reason.HELD_MISSING,
+        Reason.HELD_STALE,
+        Reason.HELD_INCOMPLETE,
+        Reason.NO_ANCHOR,
+        Reason.HELD_OPTIMIZER,
+        Reason.UNKNOWN,
+    )
+)
+"""Reasons for which a variant keeps its target because something is missing, stale, frozen or failed."""
+
+_STATES_A_NEED = frozenset({"judged", "no_shrink"})
+"""Verdicts that say how much is required or spare; with any other the two are not known."""
+
+
+class _Standstill:
+    """The clock of a single cycle."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        """Seconds; always the same."""
+        return self._now
+
+
+@click.command()
+@click.argument("observation", type=click.Path(path_type=Path))
+@policy_option
+@click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Sentences or JSON."
+)
+@click.pass_context
+def decide(ctx: click.Context, observation: Path, policy: Path | None, output: str) -> None:
+    """
+    One control cycle on a written-down observation.
+
+    OBSERVATION is a YAML or JSON file: variants, replicas and what is known of them. Its keys are explained in
+    docs/user-guide/observation.md. Nothing outside this process is read or changed.
+    """
+    written = read_observation(observation)
+    seen, memory = written.observation, written.memory
+    brain = Brain.build(policy_layers(policy))
+    for warning in brain.policy.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    brain.start(Runtime(clock=_Standstill(seen.time)))
+    try:
+        decision = decide_cycle(seen, brain, memory, Deadline(brain.policy.spec.interval))
+    finally:
+        brain.stop()
+    told = _document(brain, decision)
+    if output == "json":
+        click.echo(json.dumps(told, indent=2, allow_nan=False))
+    else:
+        _print(told)
+    for failure in decision.failures.values():
+        click.echo(f"error: {' '.join(str(failure).split())}", err=True)
+    if decision.failures:
+        ctx.exit(1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is told, as plain data
+
+
+def _explained(brain: Brain, decision: Decision) -> Explanation:
+    """The decision retold as a record of it would be."""
+    return explain(
+        Record(
+            cycle=decision.memory.cycle,
+            time=decision.plan.time,
+            policy=brain.policy.plain,
+            observation=decision.observation,
+            failures={},  # told by themselves, under the names of entries
+            assessments=decision.assessments,
+            ballot=decision.ballot,
+            limits=decision.limits,
+            plan=decision.plan,
+            base=decision.observation.variants.base,
+        )
+    )
+
+
+def _document(brain: Brain, decision: Decision) -> dict[str, Any]:
+    """
+    The answer for `--output json`: what is not known is null, replicas are whole numbers.
+
+    Variants and scopes stand in the order of the fleet, which is that of their names.
+    """
+    told = _explained(brain, decision)
+    failed = {
+        entry.name: decision.failures[entry.label] for entry in brain.analyzers if entry.label in decision.failures
+    }
+    by_variant: dict[str, tuple[VariantExplanation, dict[str, Any]]] = {}
+    assessments: dict[str, dict[str, Any]] = {entry.name: {} for entry in brain.analyzers}
+    for scope in told.scopes:
+        answers = {answer.analyzer: answer for answer in scope.answers}
+        here = {name: _said(answers[name]) if name in answers else _nothing(str(failed[name])) for name in assessments}
+        for name, answer in here.items():
+            assessments[name][scope.label] = answer
+        for variant in scope.variants:
+            row = decision.plan.fleet.index[variant.variant]
+            analyzers = {
+                name: {
+                    **{key: value for key, value in answer.items() if key != "details"},
+                    "capacity": _known(decision.assessments[name].capacity[row]) if name in answers else None,
+                }
+                for name, answer in here.items()
+            }
+            by_variant[variant.variant] = (variant, analyzers)
+    rows = [by_variant[key] for key in decision.plan.fleet.keys]
+    document: dict[str, Any] = {
+        "decisions": [_decided(variant, analyzers) for variant, analyzers in rows],
+        "assessments": assessments,
+        "held": [
+            {"variant": variant.variant, "reason": variant.sentence} for variant, _ in rows if variant.reason in _HELD
+        ],
+    }
+    if decision.failures:
+        document["failures"] = {label: str(failure) for label, failure in decision.failures.items()}
+    return document
+
+
+def _decided(variant: VariantExplanation, analyzers: dict[str, Any]) -> dict[str, Any]:
+    change = variant.desired - variant.current
+    return {
+        "variant": variant.variant,
+        "current": _whole(variant.current),
+        "desired": _whole(variant.desired),
+        "action": "scale-up" if change > 0 else "scale-down" if change < 0 else "no-change",
+        "reason": f"{variant.sentence}: {variant.binding}" if variant.binding else variant.sentence,
+        "analyzers": analyzers,
+    }
+
+
+def _said(answer: AnswerExplanation) -> dict[str, Any]:
+    """What one analyzer said of one scope."""
+    states = answer.verdict in _STATES_A_NEED
+    return {
+        "verdict": answer.verdict,
+        "unit": answer.unit,
+        "required": _known(answer.required) if states else None,
+        "spare": _known(answer.spare) if states else None,
+        "demand": _known(answer.demand),
+        "supply": _known(answer.supply),
+        "reason": answer.sentence,
+        "details": {name: _known(value) for name, value in (answer.details or {}).items()},
+    }
+
+
+def _nothing(why: str) -> dict[str, Any]:
+    """An analyzer that failed and has no vote."""
+    unknown = dict.fromkeys(("required", "spare", "demand", "supply"))
+    return {"verdict": "failed", "unit": "", **unknown, "reason": why, "details": {}}
+
+
+def _known(value: float) -> float | None:
+    """A number for JSON; None where it is not known."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _whole(replicas: float) -> int | None:
+    return int(replicas) if math.isfinite(replicas) else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same for a person
+
+
+def _print(told: dict[str, Any]) -> None:
+    from wva_core.cli.text_table import print_table, print_text
+
+    rows = [
+        (
+            row["variant"],
+            f"{_count(row['current'])} → {_count(row['desired'])}",
+            row["action"],
+            "; ".join([row["reason"], *_sentences(row["analyzers"])]),
+        )
+        for row in told["decisions"]
+    ]
+    print_table(("variant", "replicas", "action", "why"), rows, right=("replicas", "action"))
+    if not rows:
+        print_text("The observation lists no variant.")
+    if told["held"]:
+        print_text(f"held: {', '.join(row['variant'] for row in told['held'])}")
+
+
+def _sentences(analyzers: dict[str, Any]) -> list[str]:
+    return [f"{name}: {answer['reason']}" for name, answer in analyzers.items() if answer["reason"]]
+
+
+def _count(replicas: int | None) -> str:
+    return figure(math.nan if replicas is None else replicas)
