@@ -8,7 +8,7 @@ same plan and a restart continues where the last process stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -145,23 +145,39 @@ class Memory:
                 value=plain.get("version") if isinstance(plain, dict) else None,
                 remedy=f"use one written by a release with checkpoint version {_VERSION}, or start without",
             )
-        return cls(
-            fleet=Fleet(variant_of_row(row) for row in plain["variants"]),
-            cycle=plain["cycle"],
-            target=plain["target"],
-            target_since=plain["target_since"],
-            pending_since=plain["pending_since"],
-            wishes=History(tuple(plain["wishes"][0]), tuple(plain["wishes"][1])),
-            changes=History(tuple(plain["changes"][0]), tuple(plain["changes"][1])),
-            informative=plain["informative"],
-            first_seen=plain["first_seen"],
-            states=plain["states"],
-        )
+        try:
+            memory = cls(
+                fleet=Fleet(variant_of_row(row) for row in plain["variants"]),
+                cycle=plain["cycle"],
+                target=plain["target"],
+                target_since=plain["target_since"],
+                pending_since=plain["pending_since"],
+                wishes=History(tuple(plain["wishes"][0]), tuple(plain["wishes"][1])),
+                changes=History(tuple(plain["changes"][0]), tuple(plain["changes"][1])),
+                informative=plain["informative"],
+                first_seen=plain["first_seen"],
+                states=plain["states"],
+            )
+            per_variant = (memory.target, memory.target_since, memory.pending_since)
+            per_variant += memory.wishes.values + memory.changes.values
+            per_scope = (memory.first_seen, *memory.informative.values())
+            fits = all(column.shape == (len(memory.fleet),) for column in per_variant)
+            fits &= all(column.shape == (len(memory.fleet.scopes),) for column in per_scope)
+        except (KeyError, TypeError, AttributeError, IndexError) as exc:
+            raise _damaged(f"{type(exc).__name__}: {exc}") from exc
+        if not fits:
+            raise _damaged("columns do not fit the fleet")
+        return memory
+
+
+def _damaged(what: str) -> ParameterError:
+    return ParameterError(f"is damaged: {what}", object="checkpoint", remedy="use another one, or start without")
 
 
 def fleet_row(variant: Variant) -> dict[str, Any]:
-    """A variant as plain data."""
-    return {name: getattr(variant, name) for name in _VARIANT_FIELDS if getattr(variant, name)}
+    """A variant as plain data, without what is as it would be anyway."""
+    row = {name: getattr(variant, name) for name, default in _VARIANT_FIELDS if getattr(variant, name) != default}
+    return {**row, "launch": dict(variant.launch)} if variant.launch else row
 
 
 def variant_of_row(row: Mapping[str, Any]) -> Variant:
@@ -169,15 +185,4 @@ def variant_of_row(row: Mapping[str, Any]) -> Variant:
     return Variant(**row)
 
 
-_VARIANT_FIELDS = (
-    "namespace",
-    "name",
-    "model",
-    "accelerator",
-    "role",
-    "service_class",
-    "scale_target",
-    "pool",
-    "engine",
-    "launch",
-)
+_VARIANT_FIELDS = tuple((one.name, one.default) for one in fields(Variant) if one.default_factory is MISSING)

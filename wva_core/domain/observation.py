@@ -261,13 +261,13 @@ class Observation:
         """The same observation with another variant table."""
         return replace(self, variants=variants)
 
-    def quality(self, signal: str, stale_after: float, level: str = "replica") -> IntArray:
+    def quality(self, signal: str, stale_after: float | FloatArray, level: str = "replica") -> IntArray:
         """
         (S,) `Quality` of one signal in every scope.
 
         Args:
             signal: its name.
-            stale_after: age in seconds from which a value is stale.
+            stale_after: age in seconds from which a value is stale, one for all or (S,).
             level: `replica` or `scope`.
 
         A scope without a reporting row is MISSING; one with a stale row is STALE; one where some ready rows lack the
@@ -280,7 +280,8 @@ class Observation:
             known = ~np.isnan(values)
             missing = ~rows.any(known)
             partial = rows.any(~known)
-            stale = rows.any(known & (age >= stale_after))
+            limit = stale_after if np.ndim(stale_after) == 0 else np.asarray(stale_after)[rows.of]
+            stale = rows.any(known & (age >= limit))
         else:
             missing = np.isnan(values)
             partial = np.zeros_like(missing)

@@ -119,6 +119,7 @@ class Reason(IntEnum):
     BOUND_RATE = 12
     BOUND_ROW = 13
     UNKNOWN = 14
+    HELD_CONFLICTING = 15
 
     @property
     def sentence(self) -> str:
@@ -133,6 +134,7 @@ _SENTENCES = {
     Reason.FROZEN: "an analyzer freezes this scope; the last target stays",
     Reason.HELD_MISSING: "a signal that decides here is missing; the last target stays",
     Reason.HELD_STALE: "a signal that decides here is stale; nothing shrinks on it",
+    Reason.HELD_CONFLICTING: "collectors disagree on a signal that decides here; nothing shrinks on it",
     Reason.HELD_INCOMPLETE: "the fleet could not be listed completely; the last target stays",
     Reason.NO_ANCHOR: "no analyzer knows the capacity of a replica here; the last target stays",
     Reason.HELD_OPTIMIZER: "the optimizer gave no usable answer; the last target stays",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -16,17 +17,29 @@ import pluggy
 from pydantic import BaseModel, ConfigDict
 from stevedore.driver import DriverManager
 from stevedore.exception import MultipleMatches, NoMatches
-from stevedore.named import error_on_conflict
+from stevedore.extension import error_on_conflict
 
+from wva_core.domain import REPLICA_SIGNALS, SCOPE_SIGNALS, SignalRequest
 from wva_core.errors import (
     ContractError,
     DuplicatePluginError,
     PluginImportError,
     UnknownPluginError,
 )
-from wva_core.hooks.specs import API, SPECS
+from wva_core.hooks.specs import API, SPECS, Thresholds
 
-__all__ = ["Listing", "NoParameters", "check_contract", "hooks_of", "listing", "load", "make", "parameters_of"]
+__all__ = [
+    "Listing",
+    "NoParameters",
+    "check_contract",
+    "hooks_of",
+    "listing",
+    "load",
+    "make",
+    "parameters_of",
+    "signals_of",
+    "thresholds_of",
+]
 
 
 class NoParameters(BaseModel):
@@ -69,6 +82,8 @@ def load(kind: str, name: str) -> type:
         ContractError: the class does not keep the contract.
     """
     offered = [item for item in listing(kind) if item.name == name]
+    if not offered:  # asked here, because stevedore would log it first
+        raise _unknown(kind, name)
     if len(offered) > 1:
         raise _duplicate(kind, name, [item.distribution for item in offered])
     try:
@@ -78,30 +93,40 @@ def load(kind: str, name: str) -> type:
             invoke_on_load=False,
             on_load_failure_callback=_raise_import_error,
             conflict_resolver=error_on_conflict,
-            warn_on_missing_entrypoint=False,
         )
     except NoMatches as exc:
-        known = [item.name for item in listing(kind)]
-        close = difflib.get_close_matches(name, known, n=1)
-        raise UnknownPluginError(
-            f"no installed {kind[:-1]} has this name",
-            object=kind,
-            key=name,
-            remedy=(f"did you mean {close[0]!r}? " if close else "")
-            + f"installed: {', '.join(known) or 'none'}; install the distribution that offers it or correct the name",
-        ) from exc
+        raise _unknown(kind, name) from exc
     except MultipleMatches as exc:
         raise _duplicate(kind, name, [str(exc)]) from exc
+    except (AssertionError, SystemExit) as exc:
+        # the two that stevedore lets through from a module it imports
+        raise _import_error(name, offered[0].target if offered else "", exc) from exc
     return check_contract(kind, name, manager.driver)
 
 
+def _unknown(kind: str, name: str) -> UnknownPluginError:
+    known = [item.name for item in listing(kind)]
+    close = difflib.get_close_matches(name, known, n=1)
+    return UnknownPluginError(
+        f"no installed {kind[:-1]} has this name",
+        object=kind,
+        key=name,
+        remedy=(f"did you mean {close[0]!r}? " if close else "")
+        + f"installed: {', '.join(known) or 'none'}; install the distribution that offers it or correct the name",
+    )
+
+
 def _raise_import_error(_manager: Any, entry: Any, error: BaseException) -> None:
-    raise PluginImportError(
+    raise _import_error(entry.name, entry.value, error) from error
+
+
+def _import_error(name: str, target: str, error: BaseException) -> PluginImportError:
+    return PluginImportError(
         f"cannot be imported: {type(error).__name__}: {error}",
-        object=f"plugin {entry.name}",
-        key=str(entry.value),
+        object=f"plugin {name}",
+        key=target,
         remedy="install what it needs, or report this to the author of its distribution",
-    ) from error
+    )
 
 
 def _duplicate(kind: str, name: str, distributions: list[str]) -> DuplicatePluginError:
@@ -156,6 +181,13 @@ def check_contract(kind: str, name: str, plugin: Any) -> type:
                 key=hook,
                 remedy="put @hookimpl above it",
             )
+    if inspect.isabstract(plugin):
+        raise ContractError(
+            "is abstract and no object can be made of it",
+            object=subject,
+            key=", ".join(sorted(plugin.__abstractmethods__)),
+            remedy="let the entry point name a class that implements these",
+        )
     try:
         manager.register(object.__new__(plugin), name)
         manager.check_pending()
@@ -173,6 +205,15 @@ def check_contract(kind: str, name: str, plugin: Any) -> type:
                 key=hook,
                 remedy=f"every plugin in wva.{kind} implements {hook} and marks it with @hookimpl",
             )
+    if not required and not set(hooks_of(kind, plugin)) - {"start", "stop"}:
+        raise ContractError(
+            "has no hook and would never be called",
+            object=subject,
+            remedy=f"implement one of {', '.join(sorted(hooks - {'start', 'stop'}))} and mark it with @hookimpl",
+        )
+    if kind == "analyzers":
+        signals_of(plugin)
+        thresholds_of(plugin)
     return plugin
 
 
@@ -195,6 +236,43 @@ def parameters_of(plugin: type) -> type[BaseModel]:
     return model
 
 
+def thresholds_of(plugin: Any) -> Thresholds:
+    """
+    The thresholds an analyzer brings itself; the project's where it brings none.
+
+    Raises:
+        ContractError: what it states is something else.
+    """
+    thresholds = getattr(plugin, "default_thresholds", Thresholds())
+    if not isinstance(thresholds, Thresholds):
+        raise _refused_attribute(plugin, "default_thresholds", thresholds, "give Thresholds(scale_up=…, scale_down=…)")
+    return thresholds
+
+
+def signals_of(plugin: Any) -> tuple[SignalRequest, ...]:
+    """
+    The signals an analyzer reads.
+
+    Raises:
+        ContractError: it is not a sequence of requests, or no collector can know a signal of that name.
+    """
+    signals = getattr(plugin, "signals", ())
+    if not isinstance(signals, Sequence) or not all(isinstance(one, SignalRequest) for one in signals):
+        raise _refused_attribute(plugin, "signals", signals, "give a tuple of SignalRequest(…)")
+    for one in signals:
+        known = {"replica": REPLICA_SIGNALS, "scope": SCOPE_SIGNALS}.get(one.level, {})
+        if one.signal not in known:
+            raise _refused_attribute(
+                plugin, "signals", one.signal, f"use one of {', '.join(known)}" if known else "use level replica or scope"
+            )
+    return tuple(signals)
+
+
+def _refused_attribute(plugin: Any, key: str, value: Any, remedy: str) -> ContractError:
+    name = plugin.__qualname__ if inspect.isclass(plugin) else type(plugin).__qualname__
+    return ContractError("is not what an analyzer states", object=name, key=key, value=value, remedy=remedy)
+
+
 def make(plugin: type, parameters: BaseModel) -> Any:
     """
     The object the engine calls.
@@ -210,5 +288,3 @@ def make(plugin: type, parameters: BaseModel) -> Any:
             object=plugin.__qualname__,
             remedy="let __init__ take the parameters alone and touch nothing outside; use start(runtime) for that",
         ) from exc
-
-

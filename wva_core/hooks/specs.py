@@ -99,8 +99,9 @@ class _LifecycleSpec:
         """
         The plugin goes into service.
 
-        Called once, before any other hook, on the thread that builds the chain. `runtime` holds the clock, the
-        metrics registry and the ports of this world. Raising refuses the whole chain: the one in service goes on.
+        Called once, before any other hook, on the plugin's own thread, for at most 30 s. `runtime` holds the clock, the
+        metrics registry and the ports of this world. Raising, or being late, refuses the whole chain: the one in
+        service goes on.
 
             @hookimpl
             def start(self, runtime):
@@ -112,7 +113,8 @@ class _LifecycleSpec:
         """
         The plugin leaves service.
 
-        Called once, after its last call returned. What it raises is logged; nothing waits for it.
+        Called once, on the plugin's own thread, after its last call returned, for at most 30 s; nothing waits for a
+        plugin that is stuck in a call. What it raises is reported.
 
             @hookimpl
             def stop(self):
@@ -128,8 +130,8 @@ class CollectorSpec(_LifecycleSpec):
         """
         The variants there are and their numbers now.
 
-        Called at the start of every full cycle, on the plugin's own thread, in parallel with other collectors, under
-        the cycle's deadline. Return the same `Fleet` object as long as no variant appeared or went: everything built
+        Called at the start of every full cycle, on the plugin's own thread, in parallel with other collectors, for at
+        most half of the cycle's interval. Return the same `Fleet` object as long as no variant appeared or went: everything built
         on it is kept then. A collector that only brings signals leaves this hook out.
 
         Set `complete=False` where something could not be listed. A call that raises or is late makes the cycle
@@ -145,8 +147,8 @@ class CollectorSpec(_LifecycleSpec):
         """
         The signals that live analyzers declared, as far as this collector knows them.
 
-        Called once per cycle after `discover`, on the plugin's own thread, in parallel with other collectors, under
-        the cycle's deadline. `wanted` has no duplicates. The replica table has a row for every ready engine
+        Called once per cycle after `discover`, on the plugin's own thread, in parallel with other collectors, for at
+        most half of what is left of the interval. `wanted` has no duplicates. The replica table has a row for every ready engine
         instance, reporting or not; what is not known is NaN, never 0.
 
         A call that raises or is late leaves its cells unknown for this cycle.
@@ -166,8 +168,8 @@ class AnalyzerSpec(_LifecycleSpec):
         """
         Demand per scope and capacity per replica, in one unit of the analyzer's choice.
 
-        Called once per cycle for the whole fleet, on the plugin's own thread, under what is left of the cycle's
-        deadline. Arguments are read-only; `settings` holds this analyzer's parameters as columns per scope, `state`
+        Called once per cycle for the whole fleet, on the plugin's own thread, one analyzer after the other, each for at
+        most half of what is left of the interval. Arguments are read-only; `settings` holds this analyzer's parameters as columns per scope, `state`
         what the previous call returned (empty at first). The same arguments must give the same answer.
 
         NaN demand freezes a scope, NaN capacity keeps a variant from growing; never invent a zero. A call that raises
@@ -203,7 +205,7 @@ class OptimizerSpec(_LifecycleSpec):
         Whole replicas for every variant, from the ballot and within the limits.
 
         Called once per cycle with the static limits, and once more if bounds that depend on time are narrower, on the
-        plugin's own thread, under what is left of the cycle's deadline. Start from `observation.variants.base`. A
+        plugin's own thread, each time for at most half of what is left of the interval. Start from `observation.variants.base`. A
         scope whose anchor is -1 is held: leave it at NaN. Budgets are counted, not timed, so that the same arguments
         give the same answer.
 
@@ -223,11 +225,12 @@ class ActuatorSpec(_LifecycleSpec):
         """
         The plan, made true as far as this actuator is concerned.
 
-        Called once per cycle after the plan is verified, on the plugin's own thread, under what is left of the
-        cycle's deadline. Check `fence.current` before every write: it turns False when a newer plan exists or
+        Called once per cycle after the plan is verified, on the plugin's own thread, in parallel with other actuators,
+        for what is left of the interval. Check `fence.current` before every write: it turns False when a newer plan exists or
         leadership is lost. A NaN target says nothing about that variant: leave it as it is.
 
-        A call that raises or is late is reported; the next plan is handed over all the same.
+        A call that raises is reported; the next plan is handed over all the same. One that is late is reported, and
+        the actuator gets the next plan once it has come back.
 
             @hookimpl
             def act(self, plan, fence):
@@ -241,7 +244,7 @@ class ActuatorSpec(_LifecycleSpec):
         """
         Leadership is lost: publish nothing and write nothing from now on, until the next `act`.
 
-        Called once, on the engine's thread. What it raises is logged.
+        Called once, on the plugin's own thread, after a call to `act` that is under way. What it raises is reported.
 
             @hookimpl
             def stand_down(self):

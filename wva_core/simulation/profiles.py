@@ -1,8 +1,8 @@
 """
 Performance profiles of served models and prices of accelerators, from the tables in `data/`.
 
-A profile is one row of `data/profiles.csv`: a model on an accelerator at a tensor-parallel degree, with the four terms of
-its engine step and its limits. `data/README.md` says where the rows come from and how good they are.
+A profile is one row of `data/profiles.csv`: a model on an accelerator at a tensor-parallel degree, with the four terms
+of its engine step and its limits. `data/README.md` says where the rows come from and how good they are.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class ServerProfile:
                 raise ParameterError(
                     "must be a number of seconds, 0 or more", object=self.label, key=name, value=value, remedy="mend it"
                 )
-        if self.base_s + self.per_seq_s <= 0:
+        # The second half keeps the closed form of `server` solvable for a sequence without a prompt.
+        if self.base_s + self.per_seq_s <= self.per_1k_kv_s / 2000:
             raise ParameterError(
                 "an engine step would take no time",
                 object=self.label,
@@ -133,13 +134,14 @@ class ClosedLoopRow:
 
 @functools.cache
 def _table(name: str) -> tuple[Mapping[str, str], ...]:
-    with resources.files("wva_core.simulation").joinpath("data", name).open(encoding="utf-8", newline="") as stream:
-        return tuple(csv.DictReader(stream))
+    source = resources.files("wva_core.simulation") / "data" / name
+    return tuple(csv.DictReader(source.read_text(encoding="utf-8").splitlines()))
 
 
 def _describe(row: Mapping[str, str]) -> str:
-    steps = "" if row["iter_base_ms"] else ", without step times"
-    return f"{row['model']} on {row['accelerator']} TP {row['tp']} {row['precision']} {row['engine']} {row['kind']}{steps}"
+    return " ".join(row[key] for key in ("model", "accelerator")) + (
+        f" TP {row['tp']} ({row['precision']}, {row['engine']}, {row['kind']})"
+    )
 
 
 def load_profile(
@@ -256,9 +258,7 @@ def load_accelerator(name: str) -> Accelerator:
     )
 
 
-def closed_loop_seconds_per_token(
-    profile: ServerProfile, batch: int, input_tokens: int, output_tokens: int
-) -> float:
+def closed_loop_seconds_per_token(profile: ServerProfile, batch: int, input_tokens: int, output_tokens: int) -> float:
     """
     Time per output token when `batch` requests are always in the engine, s.
 

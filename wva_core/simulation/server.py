@@ -2,9 +2,9 @@
 One inference engine with continuous batching, simulated in closed form between events.
 
 **Time.** An engine step with `n` decoding sequences that hold `K` tokens of key/value cache, and `p` prompt tokens to
-process, takes `base + per_seq n + per_1k_kv K/1000 + per_prefill_token p` seconds. At its end each decoding sequence has
-one token more, in its answer and in the cache; a sequence whose last prompt token was processed emits its first token.
-`k` such steps with nothing else happening cost `k a + h k (k - 1)/2`, with `a` the first step and
+process, takes `base + per_seq n + per_1k_kv K/1000 + per_prefill_token p` seconds. At its end each decoding sequence
+has one token more, in its answer and in the cache; a sequence whose last prompt token was processed emits its first
+token. `k` such steps with nothing else happening cost `k a + h k (k - 1)/2`, with `a` the first step and
 `h = per_1k_kv n / 1000` the growth per step, so the work of this module grows with requests, not with tokens.
 
 **What happens at the boundary between two steps**, in this order:
@@ -14,10 +14,11 @@ one token more, in its answer and in the cache; a sequence whose last prompt tok
    admitted sequence is preempted: its cache is dropped, it goes to the front of the waiting queue and will process its
    prompt and the tokens it has generated once more. Tokens already emitted stay emitted.
 3. The step's budget of `max_batched_tokens` gives one token to every decoding sequence; the rest goes to prompts: first
-   the one left unfinished by the last step, then, unless somebody was just preempted, the waiting queue in order. The
-   head of the queue is admitted when budget is left, a slot (`max_batch`) is free and the cache holds
-   `used + n + its whole prompt`; if it does not fit, nobody behind it is admitted either. A prompt longer than the
-   budget continues in the next steps. The cache of the whole prompt is reserved from admission on.
+   the one left unfinished by the last step, then the waiting queue in order. The head of the queue is admitted when
+   budget is left, a slot (`max_batch`) is free and the cache holds `used + n + its whole prompt`; if it does not fit,
+   nobody behind it is admitted either. (So nobody is admitted at a boundary that preempts: what was just too much still
+   is.) A prompt longer than the budget continues in the next steps. The cache of the whole prompt is reserved from
+   admission on.
 
 A request that arrives at the very instant of a boundary takes part in it. One whose prompt and answer together exceed
 the capacity can never run and is refused on arrival.
@@ -133,7 +134,6 @@ class Server:
         "_t0",
         "_token_budget",
         "_waiting",
-        "bit",
         "capacity",
         "completed",
         "dispatched",
@@ -142,13 +142,10 @@ class Server:
         "index",
         "itl_count",
         "itl_sum",
-        "load",
         "max_batch",
-        "pool",
         "preemptions",
         "profile",
         "prompt_tokens",
-        "replica",
         "ttft_count",
         "ttft_sum",
     )
@@ -192,12 +189,6 @@ class Server:
         self._waiting: deque[int] = deque()
         self._order: list[int] = []  # requests as admitted, finished ones still among them
         self._resumed: dict[int, tuple[int, float]] = {}  # preempted: tokens generated, time of the last of them
-
-        # Kept here for the driver, so that it reads one object: router position and number inside.
-        self.load = 0
-        self.bit = 0
-        self.pool: object = None
-        self.replica = -1
 
         self.dispatched = 0
         self.completed = 0
@@ -262,12 +253,23 @@ class Server:
 
     def _join(self, request: int, t: float) -> None:
         """Start an idle engine, or add to a step that has not begun."""
+        need = self._prompt[request]
         if self.end == inf:
             self._t0 = t
-            self._waiting.append(request)
-            self._compose(t)
+            if need <= self._token_budget:
+                self._order.append(request)
+                self._starters.append(request)
+                self._R = need
+                self._budget = self._token_budget - need
+                self._joinable = True
+                self._k = 1
+                self._h = 0.0
+                self._a = self._base + self._per_prefill * need
+                self.end = t + self._a
+            else:
+                self._waiting.append(request)
+                self._compose(t)
         else:
-            need = self._prompt[request]
             n = self._n
             K = self._K
             if (
@@ -293,7 +295,7 @@ class Server:
             self.end = self._t0 + self._a
         heappush(self._events, (self.end, self.index))
 
-    def step(self) -> int:  # noqa: C901, PLR0912, PLR0915 - the hot path: calls would double its cost
+    def step(self) -> int:  # noqa: PLR0915 - the hot path: calls would double its cost
         """End the stretch of work that is due at `end`, compose the next; returns how many requests completed."""
         t = self.end
         n = self._n
@@ -373,13 +375,11 @@ class Server:
             self._order.clear()
         return done
 
-    def _compose(self, t: float) -> None:  # noqa: C901 - the boundary rules of the module docstring, in their order
+    def _compose(self, t: float) -> None:  # noqa: PLR0912, PLR0915 - the rules of a boundary, in their order
         """Compose the work that starts at the boundary `t`, in every case; the short cuts above are special cases."""
         capacity = self.capacity
-        preempted = False
         while self._n > capacity - self._K - self._R:
             self._preempt(t)
-            preempted = True
         n = self._n
         K = self._K
         R = self._R
@@ -397,7 +397,7 @@ class Server:
                 left -= budget
                 budget = 0
         waiting = self._waiting
-        if waiting and not preempted:
+        if waiting:
             slots = self.max_batch - n - len(starters) - (partial >= 0)
             prompt = self._prompt
             resumed = self._resumed
@@ -453,7 +453,7 @@ class Server:
         order = self._order
         finish = self._finish
         request = order.pop()
-        while finish[request] == finish[request]:  # finished: not NaN  # noqa: PLR0124
+        while finish[request] == finish[request]:  # not NaN: it has finished
             request = order.pop()
         self.preemptions += 1
         prompt = self._prompt[request]

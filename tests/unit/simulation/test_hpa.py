@@ -103,6 +103,7 @@ def test_the_total_is_divided_by_the_target_and_rounded_up():
     [
         (2.0009, 1, 2),  # the value is cut off after a thousandth
         (2.001, 1, 3),
+        (3.003, 1.001, 3),  # 3003 over 1001; 1.001·1000 is a little less than 1001
         (0.3, 0.1, 3),  # 300 over 100 thousandths; 0.3/0.1 and 0.1·3 disagree in binary
     ],
 )
@@ -178,12 +179,13 @@ def test_a_target_at_zero_is_left_alone_unless_the_minimum_is_zero():
 def test_the_down_window_looks_back_on_recommendations_before_damping():
     # Down window 60 s. Advice 10, 4, 4, 4 at 30 s intervals.
     #   t=0   seed 10, recommendation 10.
-    #   t=30  max(10, 10, 4) = 10 holds.
+    #   t=30  max(10, 10, 4) = 10 holds, and so it does at t=59.
     #   t=60  both samples of t=0 are 60 s old and gone: max(4, 4) = 4.
     # Remembering the held 10 of t=30 as a recommendation would keep 10 for ever.
     hpa = advised(behavior=Behavior(scale_down=rules(window=60)))
     assert sync(hpa, 0.0, 10, 10).desired == 10
     assert sync(hpa, 30.0, 10, 4) == HpaDecision(10, HpaReason.SCALE_DOWN_STABILIZED, 4)
+    assert sync(hpa, 59.0, 10, 4).desired == 10
     assert sync(hpa, 60.0, 10, 4) == HpaDecision(4, HpaReason.WITHIN_RANGE, 4)
 
 
@@ -249,18 +251,38 @@ def test_select_policy(select, grown, shrunk):
     assert sync(advised(behavior=behavior), 0.0, 10, 1).desired == shrunk
 
 
-def test_an_event_outdated_for_its_own_direction_makes_room_for_the_next():
-    # Up policies look back 15 s, down policies 600 s; +4 at t=0 and t=20. The second takes the place of the first,
-    # which the downward limit would still have counted: the start is taken to be 18 − 4 = 14, so 14 − 1 = 13 is the
-    # limit; with both events it would be 18 − 8 − 1 = 9.
+@pytest.mark.parametrize(("second", "limit"), [(15.0, 9), (16.0, 13)])
+def test_an_event_outdated_for_its_own_direction_makes_room_for_the_next(second, limit):
+    # Up policies look back 15 s, down policies 600 s; +4 at t=0 and at t=second. At t=16 the first is outdated for its
+    # own direction and gives way, although the downward limit would still count it: the start is taken to be
+    # 18 − 4 = 14 and the limit 13. At t=15 it is just not outdated: 18 − 8 = 10 and 9.
     behavior = Behavior(
         scale_up=rules(policies=[ScalingPolicy("Pods", 4, 15)]),
         scale_down=rules(policies=[ScalingPolicy("Pods", 1, 600)]),
     )
     hpa = advised(behavior=behavior)
     assert sync(hpa, 0.0, 10, 30).desired == 14
-    assert sync(hpa, 20.0, 14, 30).desired == 18
-    assert sync(hpa, 40.0, 18, 1).desired == 13
+    assert sync(hpa, second, 14, 30).desired == 18
+    assert sync(hpa, 40.0, 18, 1).desired == limit
+
+
+def test_of_several_outdated_events_the_last_gives_way():
+    # As above with +4 at t=0, 15 and 40. At t=40 two are outdated and that of t=15 gives way. At t=60 the downward
+    # period of 50 s holds only t=40: 22 − 4 − 1 = 17. Had that of t=0 given way, t=15 would count too: 13.
+    behavior = Behavior(
+        scale_up=rules(policies=[ScalingPolicy("Pods", 4, 15)]),
+        scale_down=rules(policies=[ScalingPolicy("Pods", 1, 50)]),
+    )
+    hpa = advised(behavior=behavior)
+    assert [sync(hpa, now, now_at, 30).desired for now, now_at in [(0.0, 10), (15.0, 14), (40.0, 18)]] == [14, 18, 22]
+    assert sync(hpa, 60.0, 22, 1).desired == 17
+
+
+def test_rules_without_policies_lose_no_event_that_the_other_direction_counts():
+    # Growth is unlimited here; shrinking by 1 a minute counts from before all of it: 16 − 6 − 1 = 9.
+    hpa = advised(behavior=Behavior(scale_down=rules(policies=[ScalingPolicy("Pods", 1, 60)])))
+    assert [sync(hpa, 15.0 * k, 10 + 2 * k, 12 + 2 * k).desired for k in range(3)] == [12, 14, 16]
+    assert sync(hpa, 45.0, 16, 1).desired == 9
 
 
 # ---------------------------------------------------------------------------------------------------------------------
