@@ -5,28 +5,45 @@ The only place where all parts are put together: a world, its ends, a brain, rec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from wva_core.domain import Memory, Mode, Reason
 from wva_core.engine.brain import Brain
 from wva_core.engine.loop import CycleResult, Engine, PolicyRefused
 from wva_core.engine.replay import ReplayedCycle, replay
-from wva_core.errors import WvaError
+from wva_core.errors import EnvironmentFault, WvaError
 from wva_core.hooks import catalog
 from wva_core.hooks.chain import Entry
 from wva_core.hooks.runtime import Runtime
 from wva_core.policy.layers import Layer, Precedence
 from wva_core.policy.source import PolicySource
+from wva_core.simulation.cluster import StartUp
+from wva_core.simulation.notices import Notices
 from wva_core.simulation.profiles import validate_profile
 from wva_core.simulation.report import ContenderResult, ScenarioFacts, TraceFacts, ValidationRow, VariantFacts
-from wva_core.simulation.scenario import Contender, Scenario, WvaContender
-from wva_core.simulation.world import World
+from wva_core.simulation.scenario import Contender, Scenario, WvaContender, folder_name
+from wva_core.simulation.world import UNLIMITED_REPLICAS, World
 from wva_core.telemetry.record_reader import RecordReader
+from wva_core.telemetry.record_segments import DECISIONS, OBSERVATIONS
 from wva_core.telemetry.record_writer import RecordWriter
 
-__all__ = ["contender_layers", "entry", "facts", "replay_records", "run_contender", "run_scenario", "validation"]
+__all__ = [
+    "check_contenders",
+    "clear_records",
+    "contender_layers",
+    "engine_for",
+    "entry",
+    "facts",
+    "records_folder",
+    "replay_records",
+    "run_contender",
+    "run_scenario",
+    "validation",
+]
 
 
 def entry(kind: str, name: str, parameters: Mapping[str, Any] | None = None) -> Entry:
@@ -61,6 +78,103 @@ def contender_layers(scenario: Scenario, contender: WvaContender) -> list[Layer]
     return layers
 
 
+def check_contenders(scenario: Scenario) -> None:
+    """
+    Builds what every contender decides with, and puts none of it into service.
+
+    Raises:
+        WvaError: a policy is not usable, or a plugin that it or the simulation needs.
+    """
+    for contender in scenario.contenders:
+        if isinstance(contender, WvaContender):
+            _ends(contender)
+            Brain.build(contender_layers(scenario, contender)).settings(scenario.fleet)
+
+
+def engine_for(world: World, contender: WvaContender, memory: Memory | None = None) -> Engine:
+    """
+    An engine over a world, not yet started; from now on the world's cycles are its own, and its advice too.
+
+    Args:
+        world: of this contender.
+        contender: says which policy, and whether an HPA stands behind.
+        memory: to continue from, such as a checkpoint.
+
+    Raises:
+        WvaError: the policy is not usable, or a plugin.
+    """
+    registry = CollectorRegistry()
+    collectors, actuators = _ends(contender)
+    engine = Engine(
+        Runtime(world.clock, registry, {"simulation": world}),
+        Brain.build(contender_layers(world.scenario, contender)),
+        collectors,
+        actuators,
+        memory=Memory.empty() if memory is None else memory,
+        has_deadline=False,
+        subscribers=[_noticing(world.notices)],
+    )
+    world.cycle = lambda: _ignored(engine.run_cycle())
+    world.interval_s = engine.brain.policy.spec.interval
+    mode = Mode(engine.brain.policy.spec.mode)
+    if contender.hpa is not None:
+        world.advice = lambda: _published_targets(registry)
+        if mode is Mode.OBSERVE:
+            world.notices.add("policy says mode observe: nothing is published, and the HPA behind it does nothing")
+    elif mode is not Mode.ACT:
+        world.notices.add(f"policy says mode {mode}: with no HPA behind it, nothing carries its plans out")
+    return engine
+
+
+def _ends(contender: WvaContender) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """Collectors and actuators of a simulated world."""
+    actuator = "simulation" if contender.hpa is None else "prometheus-gauge"
+    return (entry("collectors", "simulation"),), (entry("actuators", actuator),)
+
+
+def _ignored(_: object) -> None:
+    """Subscribers are told of a cycle's result; the world need not be."""
+
+
+def _published_targets(registry: CollectorRegistry) -> dict[str, float]:
+    """Published targets by variant key, read as a scrape reads them."""
+    for family in registry.collect():
+        if family.name == "wva_desired_replicas":
+            return {
+                f"{sample.labels['namespace']}/{sample.labels['variant_name']}": sample.value
+                for sample in family.samples
+            }
+    return {}
+
+
+def _noticing(notices: Notices) -> Callable[[CycleResult | PolicyRefused], None]:
+    """What a reader of the report must know of the cycles."""
+
+    def tell(result: CycleResult | PolicyRefused) -> None:
+        if isinstance(result, PolicyRefused):
+            notices.add(str(result.error))
+            return
+        plan = result.plan
+        for label, failure in result.failures.items():
+            notices.add(str(failure), plan.time, key=f"{label} {failure.key}")
+        for notice in plan.notices:
+            if notice.code != "plugin_failed":
+                notices.add(f"{notice.subject}: {notice.text}", plan.time, key=f"{notice.code} {notice.subject}")
+        for row in plan.stalled.nonzero()[0].tolist():
+            notices.add(
+                f"{plan.fleet.keys[row]} stalled: its target was not reached, or a replica stayed pending, for longer"
+                " than settleSeconds",
+                plan.time,
+            )
+        for row in (plan.reason == Reason.BOUND_ROW).nonzero()[0].tolist():
+            label = plan.limits[int(plan.binding_row[row])]
+            notices.add(f"{plan.fleet.keys[row]} was to grow, but {label} are used up", plan.time)
+        for row in ((plan.reason == Reason.BOUND_MAX) & (plan.desired >= plan.high)).nonzero()[0].tolist():
+            notices.add(f"{plan.fleet.keys[row]} was at its maximum and was to grow", plan.time)
+
+    return tell
+
+
 def run_contender(
     scenario: Scenario,
     contender: Contender,
@@ -72,10 +186,11 @@ def run_contender(
     One contender through the whole scenario.
 
     Args:
-        records: folder for the cycles of a WVA contender; none are kept if left out.
-        progress: told the simulated time.
-
-    A keyboard interrupt ends the run; the result is then marked partial.
+        scenario: what all contenders meet.
+        contender: who scales.
+        records: folder for the cycles of a WVA contender, in place of those it holds; none are kept if left out.
+        progress: told the simulated time after every instant. A KeyboardInterrupt that it raises ends the run, and
+            the result is marked partial.
 
     Raises:
         WvaError: its policy is not usable; nothing has run.
@@ -83,54 +198,24 @@ def run_contender(
     world = World(scenario, contender)
     engine, writer = None, None
     if isinstance(contender, WvaContender):
-        engine = _engine(world, contender)
+        engine = engine_for(world, contender)
         if records is not None:
-            # a simulation outruns a disk: it writes in step, so that no cycle is missing
-            writer = RecordWriter(records, synchronous=True)
+            clear_records(records)
+            # A simulation outruns a disk: it writes in step, so that no cycle is missing.
+            writer = RecordWriter(records, synchronous=True, on_error=lambda fault: world.notices.add(str(fault)))
             engine.subscribers.append(_recording(writer))
         engine.start()
+    interrupted = False
     try:
         world.run(progress)
     except KeyboardInterrupt:
-        return world.result(partial=True)
+        interrupted = True
     finally:
-        if engine is not None:
-            engine.stop()
+        for label, error in ({} if engine is None else engine.stop()).items():
+            world.notices.add(f"{label} left service and raised {error}")
         if writer is not None:
             writer.close()
-    return world.result()
-
-
-def _engine(world: World, contender: WvaContender) -> Engine:
-    registry = CollectorRegistry()
-    behind_hpa = contender.hpa is not None
-    actuators = (entry("actuators", "prometheus-gauge" if behind_hpa else "simulation"),)
-    engine = Engine(
-        Runtime(world.clock, registry, {"simulation": world}),
-        Brain.build(contender_layers(world.scenario, contender)),
-        (entry("collectors", "simulation"),),
-        actuators,
-    )
-    engine.subscribers.append(_noticing(world))
-    world.cycle = lambda: _ignored(engine.run_cycle())
-    world.interval_s = engine.brain.policy.spec.interval
-    if behind_hpa:
-        world.advice = lambda: _published_targets(registry)
-    return engine
-
-
-def _ignored(_: object) -> None:
-    """Subscribers are told of a cycle's result; the world need not be."""
-
-
-def _published_targets(registry: CollectorRegistry) -> dict[str, float]:
-    """Published targets by variant key, read as a scrape reads them."""
-    return {
-        f"{sample.labels['namespace']}/{sample.labels['variant_name']}": sample.value
-        for family in registry.collect()
-        for sample in family.samples
-        if sample.name == "wva_desired_replicas"
-    }
+    return world.result(partial=interrupted)
 
 
 def _recording(writer: RecordWriter) -> Callable[[CycleResult | PolicyRefused], None]:
@@ -141,26 +226,30 @@ def _recording(writer: RecordWriter) -> Callable[[CycleResult | PolicyRefused], 
     return tell
 
 
-def _noticing(world: World) -> Callable[[CycleResult | PolicyRefused], None]:
-    """Notices of the cycles become notices of the contender, each variant and plugin once."""
-    stalled: set[str] = set()
+def clear_records(directory: Path) -> None:
+    """
+    Removes the record segments in a folder, and nothing else that may be there.
 
-    def tell(result: CycleResult | PolicyRefused) -> None:
-        if isinstance(result, PolicyRefused):
-            world.notices.append(str(result.error))
-            return
-        world.notices.extend(str(failure) for failure in result.failures.values())
-        plan = result.plan
-        for row in plan.stalled.nonzero()[0]:
-            key = plan.fleet.keys[row]
-            if key not in stalled:
-                stalled.add(key)
-                world.notices.append(
-                    f"{key} stalled at {plan.time:.0f} s: its target was not reached, or a replica stayed pending,"
-                    " for longer than settleSeconds"
-                )
+    Raises:
+        EnvironmentFault: one of them cannot be removed.
+    """
+    for ring in (OBSERVATIONS, DECISIONS):
+        for path in sorted((directory / ring).glob("*"), reverse=True):  # each index before its blocks
+            if path.suffix not in {".jsonl", ".bin"} or not (path.stem.isdigit() and path.is_file()):
+                continue
+            try:
+                path.unlink()
+            except OSError as exc:
+                raise EnvironmentFault(
+                    f"is a record of an earlier run and cannot be removed: {exc.strerror or exc}",
+                    object=str(path),
+                    remedy="remove it, or choose another folder with --out",
+                ) from exc
 
-    return tell
+
+def records_folder(records: Path, contender: Contender) -> Path:
+    """Where `run_scenario` keeps the records of one contender."""
+    return records / folder_name(contender.name)
 
 
 def run_scenario(
@@ -173,29 +262,24 @@ def run_scenario(
     The contenders of a scenario, one after the other; ends after a partial result.
 
     Args:
+        scenario: what they meet.
         records: folder in which each WVA contender gets a folder of records.
-        progress: told the contender and the simulated time.
+        progress: told the contender and the simulated time, as in `run_contender`.
 
     Raises:
-        WvaError: a contender's policy is not usable.
+        WvaError: a contender's policy is not usable; nothing has run.
     """
+    check_contenders(scenario)
     for contender in scenario.contenders:
-        name = contender.name
-
-        def tell(time: float, name: str = name) -> None:
-            if progress is not None:
-                progress(name, time)
-
         result = run_contender(
-            scenario, contender, records=None if records is None else records / _folder_name(name), progress=tell
+            scenario,
+            contender,
+            records=None if records is None else records_folder(records, contender),
+            progress=None if progress is None else partial(progress, contender.name),
         )
         yield result
         if result.partial:
             return
-
-
-def _folder_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
 def validation(scenario: Scenario) -> list[ValidationRow]:
@@ -238,7 +322,7 @@ def facts(scenario: Scenario) -> ScenarioFacts:
         warmup_s=rule.warmup_s,
         ttft_objective_s=rule.ttft_s,
         tpot_objective_s=rule.tpot_s,
-        rule=rule.text + " Cost counts from the end of the warm-up to the end of the traffic.",
+        rule=f"{rule.text} {_counted(rule.warmup_s)}",
         variants=tuple(
             VariantFacts(
                 key=deployment.variant,
@@ -247,7 +331,7 @@ def facts(scenario: Scenario) -> ScenarioFacts:
                 gpus_per_replica=deployment.gpus_per_replica,
                 cost_usd_per_h=deployment.cost_usd_per_h,
                 min=scenario.min_replicas[deployment.variant],
-                max=scenario.max_replicas[deployment.variant] or 10_000,
+                max=scenario.max_replicas[deployment.variant] or UNLIMITED_REPLICAS,
                 startup=_startup_text(deployment.start_up),
             )
             for deployment in scenario.deployments
@@ -255,7 +339,12 @@ def facts(scenario: Scenario) -> ScenarioFacts:
     )
 
 
-def _startup_text(law: Any) -> str:
+def _counted(warmup_s: float) -> str:
+    begin = "end of the warm-up" if warmup_s else "start"
+    return f"Cost and scale actions count from the {begin} to the end of the traffic."
+
+
+def _startup_text(law: StartUp) -> str:
     if law.law == "uniform":
         return f"{law.low_s:g} to {law.high_s:g} s"
     if law.law == "lognormal":

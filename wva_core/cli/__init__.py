@@ -46,6 +46,7 @@ COMMANDS: dict[str, LazyCommand] = {
         "wva_core.cli.simulate:simulate",
         "Replay SCENARIO with every contender and compare what they kept and what they cost.",
     ),
+    "size": LazyCommand("wva_core.cli.size:size", "How many replicas a request rate needs to keep latency objectives."),
 }
 """Every subcommand by name."""
 

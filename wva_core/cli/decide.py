@@ -39,6 +39,9 @@ _HELD = frozenset(
 _STATES_A_NEED = frozenset({"judged", "no_shrink"})
 """Verdicts that say how much is required or spare; with any other the two are not known."""
 
+_HAS_NO_SAY = frozenset({"disabled", "failed"})
+"""Verdicts in place of an analyzer's own."""
+
 
 class _Standstill:
     """The clock of a single cycle."""
@@ -118,11 +121,19 @@ def _document(brain: Brain, decision: Decision) -> dict[str, Any]:
     failed = {
         entry.name: decision.failures[entry.label] for entry in brain.analyzers if entry.label in decision.failures
     }
+    asked = brain.settings(decision.plan.fleet).enabled
     by_variant: dict[str, tuple[VariantExplanation, dict[str, Any]]] = {}
     assessments: dict[str, dict[str, Any]] = {entry.name: {} for entry in brain.analyzers}
-    for scope in told.scopes:
+    for place, scope in enumerate(told.scopes):  # all of the fleet, in its order
         answers = {answer.analyzer: answer for answer in scope.answers}
-        here = {name: _said(answers[name]) if name in answers else _nothing(str(failed[name])) for name in assessments}
+        here = {}
+        for name in assessments:
+            if not asked[name][place]:
+                here[name] = _nothing("disabled", "policy disables this analyzer here")
+            elif name in answers:
+                here[name] = _said(answers[name])
+            else:
+                here[name] = _nothing("failed", str(failed[name]))
         for name, answer in here.items():
             assessments[name][scope.label] = answer
         for variant in scope.variants:
@@ -130,7 +141,9 @@ def _document(brain: Brain, decision: Decision) -> dict[str, Any]:
             analyzers = {
                 name: {
                     **{key: value for key, value in answer.items() if key != "details"},
-                    "capacity": _known(decision.assessments[name].capacity[row]) if name in answers else None,
+                    "capacity": None
+                    if answer["verdict"] in _HAS_NO_SAY
+                    else _known(decision.assessments[name].capacity[row]),
                 }
                 for name, answer in here.items()
             }
@@ -175,10 +188,10 @@ def _said(answer: AnswerExplanation) -> dict[str, Any]:
     }
 
 
-def _nothing(why: str) -> dict[str, Any]:
-    """An analyzer that failed and has no vote."""
+def _nothing(verdict: str, why: str) -> dict[str, Any]:
+    """The place of an analyzer that has no say in a scope."""
     unknown = dict.fromkeys(("required", "spare", "demand", "supply"))
-    return {"verdict": "failed", "unit": "", **unknown, "reason": why, "details": {}}
+    return {"verdict": verdict, "unit": "", **unknown, "reason": why, "details": {}}
 
 
 def _known(value: float) -> float | None:

@@ -233,7 +233,8 @@ class VariantTable:
         count = len(now)
 
         def column(value: Any) -> FloatArray:
-            return floats(np.array(np.broadcast_to(np.asarray(value, dtype=float), (count,))))
+            array = np.array(value, dtype=float)
+            return floats(array if array.shape == (count,) else np.array(np.broadcast_to(array, (count,))))
 
         if ready is None:
             ready = now if pending is None else np.maximum(now - np.asarray(pending, dtype=float), 0.0)

@@ -158,8 +158,8 @@ class Memory:
                 first_seen=plain["first_seen"],
                 states=plain["states"],
             )
-            per_variant = (memory.target, memory.target_since, memory.pending_since)
-            per_variant += memory.wishes.values + memory.changes.values
+            past = memory.wishes.values + memory.changes.values
+            per_variant = (memory.target, memory.target_since, memory.pending_since, *past)
             per_scope = (memory.first_seen, *memory.informative.values())
             fits = all(column.shape == (len(memory.fleet),) for column in per_variant)
             fits &= all(column.shape == (len(memory.fleet.scopes),) for column in per_scope)

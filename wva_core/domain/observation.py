@@ -89,8 +89,8 @@ class Columns(Mapping[str, FloatArray]):
         """The age columns that were given."""
         return self._ages
 
-    def without_older_than(self, seconds: FloatArray) -> Columns:
-        """The same columns with every value as old as `seconds` (rows,) or older turned into not known."""
+    def without_older_than(self, seconds: float | FloatArray) -> Columns:
+        """The same columns with every value as old as `seconds`, one for all or (rows,), turned into not known."""
         aged = {name: old for name, age in self._ages.items() if np.any(old := age >= seconds)}
         if not aged:
             return self
@@ -274,18 +274,18 @@ class Observation:
         value is PARTIAL. The worst that applies is told.
         """
         columns = self.replicas.columns if level == "replica" else self.scopes
-        values, age = columns[signal], columns.age(signal)
+        age = columns.ages().get(signal)
+        known = ~np.isnan(columns[signal])
         if level == "replica":
             rows = self.replicas.index.by_scope
-            known = ~np.isnan(values)
+            limit = rows.spread(stale_after) if isinstance(stale_after, np.ndarray) else stale_after
             missing = ~rows.any(known)
             partial = rows.any(~known)
-            limit = stale_after if np.ndim(stale_after) == 0 else np.asarray(stale_after)[rows.of]
-            stale = rows.any(known & (age >= limit))
+            stale = rows.any(known & ((0.0 if age is None else age) >= limit))
         else:
-            missing = np.isnan(values)
+            missing = ~known
             partial = np.zeros_like(missing)
-            stale = ~missing & (age >= stale_after)
+            stale = known & ((0.0 if age is None else age) >= stale_after)
         result = np.where(partial, Quality.PARTIAL, Quality.OK)
         conflict = self.conflicts.get(signal)
         if conflict is not None:

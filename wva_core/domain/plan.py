@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 
 import numpy as np
 
-from wva_core.domain.arrays import BoolArray, FloatArray, IntArray, floats, integers
+from wva_core.domain.arrays import BoolArray, FloatArray, IntArray, floats, integers, or_zero
 from wva_core.domain.fleet import Fleet
 
 __all__ = ["Allocation", "LimitRows", "Limits", "Mode", "Notice", "Plan", "Reason"]
@@ -41,11 +41,11 @@ class LimitRows:
     @property
     def row_of_entry(self) -> IntArray:
         """(N,) row of each entry."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return np.repeat(np.arange(len(self)), self.offsets[1:] - self.offsets[:-1])
 
     def usage(self, replicas: FloatArray) -> FloatArray:
         """(L,) what an allocation uses of each row; variants that are not known count as nothing."""
-        used = self.coefficient * np.nan_to_num(replicas[self.variant], nan=0.0)
+        used = self.coefficient * or_zero(replicas[self.variant])
         totals: FloatArray = np.bincount(self.row_of_entry, weights=used, minlength=len(self)).astype(np.float64)
         return totals
 

@@ -26,7 +26,7 @@ from wva_core.domain import (
     Verdict,
     Vote,
 )
-from wva_core.domain.arrays import booleans, floats, integers
+from wva_core.domain.arrays import booleans, floats, integers, or_zero
 from wva_core.hooks.chain import Entry
 
 __all__ = ["cast", "is_live", "required_capacity", "scope_median", "spare_capacity", "vote_of"]
@@ -91,9 +91,9 @@ def vote_of(name: str, answer: Assessment, observation: Observation, settings: S
     """
     One analyzer's part of the ballot.
 
-    Growth counts replicas that are there, pending or asked for, those of unknown capacity at the scope's median;
-    shrinking counts only what serves and will stay, those of unknown capacity as nothing. Where a stated need is not
-    known, nothing is spare.
+    Growth counts the replicas from which the plan starts (what is there or pending, or asked for already), those of
+    unknown capacity at the scope's median; shrinking counts only what serves and will stay, those of unknown capacity
+    as nothing. Where a stated need is not known, nothing is spare.
     """
     table, by_scope = observation.variants, observation.fleet.by_scope
     verdict = answer.verdict
@@ -101,22 +101,25 @@ def vote_of(name: str, answer: Assessment, observation: Observation, settings: S
     may_shrink = verdict == Verdict.JUDGED
     unknown = np.isnan(answer.capacity)
     certain = np.where(unknown, 0.0, answer.capacity)
-    supply = by_scope.sum(np.nan_to_num(np.fmin(table.ready, table.base)) * certain)
+    supply = by_scope.sum(or_zero(np.fmin(table.ready, table.base)) * certain)
     if answer.required is not None or answer.spare is not None:
         nothing = np.zeros(len(verdict))
         required = nothing if answer.required is None else answer.required
         spare = nothing if answer.spare is None else np.where(np.isnan(required), 0.0, answer.spare)
     else:
-        likely = np.where(unknown, np.nan_to_num(scope_median(observation, answer.capacity))[by_scope.of], certain)
-        anticipated = by_scope.sum(np.nan_to_num(np.fmax(table.ready + table.pending, table.base)) * likely)
+        likely = certain
+        if np.any(unknown):
+            likely = np.where(unknown, or_zero(scope_median(observation, answer.capacity))[by_scope.of], certain)
+        coming = np.where(np.isnan(table.base), table.ready + table.pending, table.base)
+        anticipated = by_scope.sum(or_zero(coming) * likely)
         required = required_capacity(answer.demand, anticipated, settings.scale_up)
         spare = spare_capacity(answer.demand, supply, settings.scale_down)
     return Vote(
         analyzer=name,
         unit=answer.unit,
         capacity=answer.capacity,
-        required=floats(np.where(may_grow, np.nan_to_num(required), 0.0)),
-        spare=floats(np.where(may_shrink, np.nan_to_num(spare), 0.0)),
+        required=floats(np.where(may_grow, or_zero(required), 0.0)),
+        spare=floats(np.where(may_shrink, or_zero(spare), 0.0)),
         demand=answer.demand,
         supply=floats(supply),
         gates_shrink=booleans(verdict != Verdict.ABSTAIN),

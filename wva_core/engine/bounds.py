@@ -26,7 +26,7 @@ from wva_core.domain import (
     Reason,
     SignalRequest,
 )
-from wva_core.domain.arrays import floats, integers
+from wva_core.domain.arrays import floats, integers, or_zero
 from wva_core.engine.remembered import held
 from wva_core.numerics.scaling_behavior import (
     UNDAMPED,
@@ -112,8 +112,8 @@ def gpu_rows(observation: Observation) -> LimitRows:
     labels: list[str] = []
     uppers: list[float] = []
     entries: list[IntArray] = []
-    occupied = table.gpus * np.nan_to_num(table.current)
-    unreleased = table.gpus * np.maximum(np.nan_to_num(table.current - table.base), 0.0)
+    occupied = table.gpus * or_zero(table.current)
+    unreleased = table.gpus * np.maximum(or_zero(table.current - table.base), 0.0)
     for name, capacity, used in zip(inventory.accelerators, inventory.capacity, inventory.used, strict=True):
         if name not in types or capacity == np.inf:
             continue
@@ -143,7 +143,7 @@ def static_limits(observation: Observation, held_now: Holds) -> Limits:
     would like; `narrowed` clamps every path.
     """
     table = observation.variants
-    low = np.maximum(np.nan_to_num(table.min_replicas), 0.0)
+    low = np.maximum(or_zero(table.min_replicas), 0.0)
     high = np.maximum(table.max_replicas, low)
     keep = held(observation)
     pinned = held_now.pinned | np.isnan(table.current)
@@ -175,11 +175,10 @@ def narrowed(
     if any(behavior != UNDAMPED for behavior in bounds.behaviors):
         low, high, reason = _damped(low, high, wish, observation, memory, bounds)
     # the last target itself, even where it has not been reached for so long that what is there is the base again
-    floor = np.where(held_now.no_shrink & ~held_now.pinned, held(observation), -np.inf)
-    low = np.fmax(low, floor)
+    low = np.where(held_now.no_shrink & ~held_now.pinned, np.fmax(low, held(observation)), low)
     high = np.fmax(high, low)
     # minimum and maximum hold on every path, pinned scopes included
-    least = np.maximum(np.nan_to_num(table.min_replicas), 0.0)
+    least = np.maximum(or_zero(table.min_replicas), 0.0)
     most = np.maximum(table.max_replicas, least)
     known = ~np.isnan(low)
     low = np.where(known, np.minimum(np.maximum(low, least), most), np.nan)

@@ -71,9 +71,7 @@ class Brain:
             own = catalog.thresholds_of(load("analyzers", name))
             return own.scale_up, own.scale_down
 
-        policy = resolve(
-            layers, lambda kind, name: catalog.parameters_of(load(kind, name)), thresholds_of=thresholds
-        )
+        policy = resolve(layers, lambda kind, name: catalog.parameters_of(load(kind, name)), thresholds_of=thresholds)
         switched_on = {
             change.name for override in policy.spec.overrides for change in override.analyzers if change.enabled
         }

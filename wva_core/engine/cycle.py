@@ -34,7 +34,7 @@ from wva_core.domain import (
     State,
     Verdict,
 )
-from wva_core.domain.arrays import booleans, floats, integers
+from wva_core.domain.arrays import booleans, floats, integers, or_zero
 from wva_core.domain.codec import decode, encode
 from wva_core.engine import ballot as voting
 from wva_core.engine.bounds import Holds, holds, narrowed, nothing_moves, static_limits
@@ -153,7 +153,7 @@ def _leaves(replicas: FloatArray, limits: Limits) -> bool:
     return bool(np.any((replicas < limits.low) | (replicas > limits.high)))
 
 
-def _plan(  # noqa: PLR0913 - every step of the cycle has its part in the plan
+def _plan(
     observation: Observation,
     ballot: Ballot,
     limits: Limits,
@@ -193,7 +193,7 @@ def _plan(  # noqa: PLR0913 - every step of the cycle has its part in the plan
     )
 
 
-def _reasons(  # noqa: PLR0913 - as above
+def _reasons(
     observation: Observation,
     ballot: Ballot,
     desired: FloatArray,
@@ -212,10 +212,11 @@ def _reasons(  # noqa: PLR0913 - as above
     reason = np.where(held_back, held_now.reason, reason)
     changed = desired != wanted
     reason = np.where(changed & (bound_reason != Reason.STEADY), bound_reason, reason)
-    least = np.nan_to_num(table.min_replicas)
+    least = or_zero(table.min_replicas)
     most = np.maximum(table.max_replicas, least)
     grew_to_max = (desired >= most) & ballot.grow[scope] & (desired <= table.base)
-    reason = np.where(((desired < wanted) & (desired == most)) | grew_to_max, Reason.BOUND_MAX, reason)
+    lowered = (desired < table.base) & (desired == most) & ~ballot.shrink[scope]
+    reason = np.where(((desired < wanted) & (desired == most)) | grew_to_max | lowered, Reason.BOUND_MAX, reason)
     shrank_to_min = (desired == least) & ballot.shrink[scope] & (desired == table.base) & (least > 0)
     lifted = (desired > table.base) & (desired == least) & ~ballot.grow[scope]
     reason = np.where(((desired > wanted) & (desired == least)) | shrank_to_min | lifted, Reason.BOUND_MIN, reason)
@@ -232,9 +233,7 @@ class _Calls:
         self.failures: dict[str, PluginFailure] = {}
         self.seconds: dict[str, float] = {}
 
-    def assess(
-        self, entry: Entry, observation: Observation, settings: Settings, memory: Memory
-    ) -> Assessment | None:
+    def assess(self, entry: Entry, observation: Observation, settings: Settings, memory: Memory) -> Assessment | None:
         """An analyzer's answer, checked; None where it has no say in this cycle."""
         state = memory.states.get(entry.state_key, {})
         answer = self._ask(entry, "assess", Assessment, observation=observation, settings=settings, state=state)
@@ -242,10 +241,10 @@ class _Calls:
             return None
         fleet = observation.fleet
         columns = self._columns(entry, "assess", answer, _assessment_columns(len(fleet), len(fleet.scopes)))
-        state = None if columns is None else self._plain_state(entry, answer.state)
-        if columns is None or state is None:
+        plain = None if columns is None else self._plain_state(entry, answer.state)
+        if columns is None or plain is None:
             return None
-        answer = replace(answer, state=state, **columns)
+        answer = replace(answer, state=plain, **columns)
         return answer if self._is_sound(entry, answer) else None
 
     def allocate(self, entry: Entry, observation: Observation, ballot: Ballot, limits: Limits) -> Allocation | None:

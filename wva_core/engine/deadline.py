@@ -23,6 +23,11 @@ class Deadline:
         self._stopwatch = stopwatch
         self._end = None if seconds is None else stopwatch() + seconds
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether nothing is ever late; calls then need no thread of their own."""
+        return self._end is None
+
     def remaining(self) -> float | None:
         """Seconds left, never negative; None where there is no end."""
         return None if self._end is None else max(0.0, self._end - self._stopwatch())

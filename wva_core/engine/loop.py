@@ -78,6 +78,8 @@ class Engine:
         collectors, actuators: the ends; replaced with `replace_ends`.
         policy_source: asked before every cycle for a changed policy; returns None while there is none.
         memory: to continue from, such as a checkpoint.
+        has_deadline: whether a cycle has to end within its interval of real time. Where the world's clock is not the
+            real one, nothing may depend on how fast this machine is, and nothing is ever late.
         subscribers: told of every result.
     """
 
@@ -87,6 +89,7 @@ class Engine:
     actuators: tuple[Entry, ...]
     policy_source: Callable[[], Sequence[Layer] | None] | None = None
     memory: Memory = field(default_factory=Memory.empty)
+    has_deadline: bool = True
     subscribers: list[Subscriber] = field(default_factory=list)
     _observer: Observer = field(init=False, repr=False)
     _fence: Fence = field(init=False, repr=False, default_factory=Fence)
@@ -119,7 +122,7 @@ class Engine:
         A failing part costs its own vote; the cycle itself ends with a plan whatever a plugin does.
         """
         self._reload()
-        deadline = Deadline(self.brain.policy.spec.interval)
+        deadline = Deadline(self.brain.policy.spec.interval if self.has_deadline else None)
         began_with = self.memory
         seen, failures = self._observer.observe(self.runtime.clock.now(), self.brain.wanted, deadline)
         decision = decide(seen, self.brain, self.memory, deadline)
@@ -145,7 +148,10 @@ class Engine:
         failures: dict[str, PluginFailure] = {}
         if plan.mode is Mode.OBSERVE:
             return reports, failures
-        calls = [(entry, entry.begin("act", plan=plan, fence=self._fence)) for entry in self.actuators]
+        calls = [
+            (entry, entry.begin("act", here=deadline.is_endless, plan=plan, fence=self._fence))
+            for entry in self.actuators
+        ]
         for entry, call in calls:
             outcome = call.outcome(deadline.remaining())
             if outcome.failure is not None:
@@ -174,6 +180,7 @@ class Engine:
             limits=decision.limits,
             plan=decision.plan,
             memory=began_with,
+            base=decision.observation.variants.base,
         )
 
     def _tell(self, result: CycleResult | PolicyRefused) -> None:

@@ -93,7 +93,11 @@ class Observer:
         self, hook: str, kind: type[_T], deadline: Deadline, failures: dict[str, PluginFailure], **arguments: object
     ) -> dict[Entry, _T]:
         """The answers of all collectors that have the hook, asked at once; what failed is noted."""
-        calls = [(entry, entry.begin(hook, **arguments)) for entry in self.collectors if entry.has(hook)]
+        calls = [
+            (entry, entry.begin(hook, here=deadline.is_endless, **arguments))
+            for entry in self.collectors
+            if entry.has(hook)
+        ]
         answers: dict[Entry, _T] = {}
         for entry, call in calls:
             outcome = call.outcome(deadline.remaining())
@@ -159,9 +163,9 @@ def _misfit_of_update(update: FleetUpdate) -> tuple[str, object, str] | None:
         if shape != (rows,):
             return f"variants.{column.name}", shape, f"shape ({rows},), one row for each variant of its fleet"
     inventory = update.inventory
-    for name, column in (("capacity", inventory.capacity), ("used", inventory.used)):
-        if np.shape(column) != (len(inventory.accelerators),):
-            return f"inventory.{name}", np.shape(column), "one number for each accelerator"
+    for name, numbers in (("capacity", inventory.capacity), ("used", inventory.used)):
+        if np.shape(numbers) != (len(inventory.accelerators),):
+            return f"inventory.{name}", np.shape(numbers), "one number for each accelerator"
     return None
 
 

@@ -49,7 +49,9 @@ def completed(observation: Observation, memory: Memory, bounds: BoundsColumns) -
     return replace(
         observation,
         variants=variants,
-        replicas=replace(replicas, columns=replicas.columns.without_older_than(unusable[replicas.index.by_scope.of])),
+        replicas=replace(
+            replicas, columns=replicas.columns.without_older_than(replicas.index.by_scope.spread(unusable))
+        ),
         scopes=observation.scopes.without_older_than(unusable),
     )
 

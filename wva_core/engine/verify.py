@@ -48,14 +48,17 @@ def refusal(
     if np.any(outside):
         row = int(np.argmax(outside))
         return refused(row, f"is outside [{limits.low[row]:g}, {limits.high[row]:g}]")
-    if len(limits.rows):
+    answered = np.where(given, replicas, base)
+    # without a change no row can have been broken, which spares a steady cycle the sums
+    if len(limits.rows) and np.any(answered != base):
         rows = limits.rows
-        answered = np.where(given, replicas, base)
         used_now = rows.usage(np.fmax(base, limits.low))
         used_then = rows.usage(np.fmax(answered, base))
         grown = used_then > used_now
         upper = np.where(np.isnan(rows.upper), -np.inf, rows.upper)
-        over = grown & (used_then > upper + _ROUNDING * np.maximum(np.abs(upper), 1.0))
+        # a row without a finite limit needs no tolerance, and minus infinity with one would be not a number
+        scale = np.maximum(np.abs(np.where(np.isfinite(upper), upper, 0.0)), 1.0)
+        over = grown & (used_then > upper + _ROUNDING * scale)
         if np.any(over):
             row = int(np.argmax(over))
             return PluginFailure(

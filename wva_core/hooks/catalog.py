@@ -95,12 +95,17 @@ def load(kind: str, name: str) -> type:
             conflict_resolver=error_on_conflict,
         )
     except NoMatches as exc:
-        raise _unknown(kind, name) from exc
+        raise UnknownPluginError(
+            f"was installed after this process read which {kind} there are",
+            object=kind,
+            key=name,
+            remedy="restart the process",
+        ) from exc
     except MultipleMatches as exc:
         raise _duplicate(kind, name, [str(exc)]) from exc
     except (AssertionError, SystemExit) as exc:
         # the two that stevedore lets through from a module it imports
-        raise _import_error(name, offered[0].target if offered else "", exc) from exc
+        raise _import_error(name, offered[0].target, exc) from exc
     return check_contract(kind, name, manager.driver)
 
 
@@ -185,7 +190,7 @@ def check_contract(kind: str, name: str, plugin: Any) -> type:
         raise ContractError(
             "is abstract and no object can be made of it",
             object=subject,
-            key=", ".join(sorted(plugin.__abstractmethods__)),
+            key=", ".join(sorted(getattr(plugin, "__abstractmethods__", ()))),
             remedy="let the entry point name a class that implements these",
         )
     try:
@@ -263,7 +268,10 @@ def signals_of(plugin: Any) -> tuple[SignalRequest, ...]:
         known = {"replica": REPLICA_SIGNALS, "scope": SCOPE_SIGNALS}.get(one.level, {})
         if one.signal not in known:
             raise _refused_attribute(
-                plugin, "signals", one.signal, f"use one of {', '.join(known)}" if known else "use level replica or scope"
+                plugin,
+                "signals",
+                one.signal,
+                f"use one of {', '.join(known)}" if known else "use level replica or scope",
             )
     return tuple(signals)
 

@@ -101,13 +101,13 @@ class Entry:
         """Whether the plugin implements a hook."""
         return hook in self._hooks
 
-    def begin(self, hook: str, **arguments: Any) -> Call:
-        """Starts a call on the plugin's thread."""
-        return self._isolated.begin(hook, self._answer, {"hook": hook, "arguments": arguments})
+    def begin(self, hook: str, *, here: bool = False, **arguments: Any) -> Call:
+        """Starts a call on the plugin's thread, or with `here` carries it out on the caller's."""
+        return self._isolated.begin(hook, self._answer, {"hook": hook, "arguments": arguments}, here=here)
 
     def call(self, hook: str, timeout: float | None, **arguments: Any) -> Outcome:
-        """Calls and waits, at most `timeout` seconds; None waits for ever."""
-        return self.begin(hook, **arguments).outcome(timeout)
+        """Calls and waits, at most `timeout` seconds; with None on the caller's thread, for as long as it takes."""
+        return self.begin(hook, here=timeout is None, **arguments).outcome(timeout)
 
     def _answer(self, hook: str, arguments: dict[str, Any]) -> Any:
         answers = self._hooks[hook](**arguments)

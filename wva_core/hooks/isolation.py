@@ -53,9 +53,11 @@ class Call:
         return self._refused is None and not self._finished.is_set()
 
     def run(self, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
-        """Carries the call out on the plugin's thread."""
+        """Carries the call out on the thread that asks for it."""
         try:
             self._value = function(**arguments)
+        except KeyboardInterrupt:
+            raise  # a person, not the plugin
         except BaseException as exc:  # noqa: BLE001 - the one place where anything a plugin raises is caught
             self._error = exc
         self.seconds = time.perf_counter() - self._started
@@ -115,16 +117,27 @@ class IsolatedPlugin:
         return self._late is not None and self._late.is_running
 
     def begin(
-        self, hook: str, function: Callable[..., Any], arguments: dict[str, Any], *, in_quarantine: bool = False
+        self,
+        hook: str,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        *,
+        in_quarantine: bool = False,
+        here: bool = False,
     ) -> Call:
         """
         Starts a call; in quarantine it answers at once with the reason.
 
-        With `in_quarantine` it is carried out all the same, after the late call has come back.
+        Args:
+            in_quarantine: carry it out all the same, after the late call has come back.
+            here: carry it out on the caller's thread. A call that nobody would cut short needs no thread of its own,
+                and the hand-over to one costs more than most calls.
         """
         refused = None if in_quarantine else self._reason_to_leave_out(hook)
         call = Call(self, hook, refused)
-        if refused is None:
+        if refused is None and here:
+            call.run(function, arguments)
+        elif refused is None:
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=_serve, args=(self._calls,), name=f"wva-{self.name}", daemon=True

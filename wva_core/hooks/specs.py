@@ -131,8 +131,8 @@ class CollectorSpec(_LifecycleSpec):
         The variants there are and their numbers now.
 
         Called at the start of every full cycle, on the plugin's own thread, in parallel with other collectors, for at
-        most half of the cycle's interval. Return the same `Fleet` object as long as no variant appeared or went: everything built
-        on it is kept then. A collector that only brings signals leaves this hook out.
+        most half of the cycle's interval. Return the same `Fleet` object as long as no variant appeared or went:
+        everything built on it is kept then. A collector that only brings signals leaves this hook out.
 
         Set `complete=False` where something could not be listed. A call that raises or is late makes the cycle
         incomplete: nothing is taken for gone, and every target holds.
@@ -148,8 +148,8 @@ class CollectorSpec(_LifecycleSpec):
         The signals that live analyzers declared, as far as this collector knows them.
 
         Called once per cycle after `discover`, on the plugin's own thread, in parallel with other collectors, for at
-        most half of what is left of the interval. `wanted` has no duplicates. The replica table has a row for every ready engine
-        instance, reporting or not; what is not known is NaN, never 0.
+        most half of what is left of the interval. `wanted` has no duplicates. The replica table has a row for every
+        ready engine instance, reporting or not; what is not known is NaN, never 0.
 
         A call that raises or is late leaves its cells unknown for this cycle.
 
@@ -169,8 +169,9 @@ class AnalyzerSpec(_LifecycleSpec):
         Demand per scope and capacity per replica, in one unit of the analyzer's choice.
 
         Called once per cycle for the whole fleet, on the plugin's own thread, one analyzer after the other, each for at
-        most half of what is left of the interval. Arguments are read-only; `settings` holds this analyzer's parameters as columns per scope, `state`
-        what the previous call returned (empty at first). The same arguments must give the same answer.
+        most half of what is left of the interval. Arguments are read-only; `settings` holds this analyzer's parameters
+        as columns per scope, `state` what the previous call returned (empty at first). The same arguments must give the
+        same answer.
 
         NaN demand freezes a scope, NaN capacity keeps a variant from growing; never invent a zero. A call that raises
         or is late costs this analyzer its vote and its new state, nothing else.
@@ -205,9 +206,9 @@ class OptimizerSpec(_LifecycleSpec):
         Whole replicas for every variant, from the ballot and within the limits.
 
         Called once per cycle with the static limits, and once more if bounds that depend on time are narrower, on the
-        plugin's own thread, each time for at most half of what is left of the interval. Start from `observation.variants.base`. A
-        scope whose anchor is -1 is held: leave it at NaN. Budgets are counted, not timed, so that the same arguments
-        give the same answer.
+        plugin's own thread, each time for at most half of what is left of the interval. Start from
+        `observation.variants.base`. A scope whose anchor is -1 is held: leave it at NaN. Budgets are counted, not
+        timed, so that the same arguments give the same answer.
 
         A call that raises, is late, or returns what the limits do not allow leaves every target as it is.
 
@@ -226,8 +227,8 @@ class ActuatorSpec(_LifecycleSpec):
         The plan, made true as far as this actuator is concerned.
 
         Called once per cycle after the plan is verified, on the plugin's own thread, in parallel with other actuators,
-        for what is left of the interval. Check `fence.current` before every write: it turns False when a newer plan exists or
-        leadership is lost. A NaN target says nothing about that variant: leave it as it is.
+        for what is left of the interval. Check `fence.current` before every write: it turns False when a newer plan
+        exists or leadership is lost. A NaN target says nothing about that variant: leave it as it is.
 
         A call that raises is reported; the next plan is handed over all the same. One that is late is reported, and
         the actuator gets the next plan once it has come back.

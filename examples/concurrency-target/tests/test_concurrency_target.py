@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from wva_example_concurrency import ConcurrencyTarget
 
 from wva_core.domain import Verdict
 from wva_core.testing import AnalyzerConformance, observe, settings
+from wva_example_concurrency import ConcurrencyTarget
 
 
 class TestContract(AnalyzerConformance):

@@ -220,6 +220,13 @@ def test_gpus_that_are_not_there_are_named_as_the_reason(decided):
     assert row["reason"] == "a shared limit decides: GPUs of type H100 (4 of 5 used)"
 
 
+@pytest.mark.parametrize("known", [{"used": 2}, {"capacity": 8}, {}])
+def test_an_inventory_that_is_not_known_allows_no_growth(decided, known):
+    document = observation([(0.95, 9), (0.95, 9)], accelerator="H100")
+    document["inventory"] = {"H100": known}
+    assert targets(decided(document)) == {"chat": 2}
+
+
 def test_roles_are_judged_apart_and_see_the_signals_of_their_model(decided):
     document = fleet(("p", 10, 2, {"role": "prefill"}), ("d", 10, 2, {"role": "decode"}), kv=UP)
     for row in document["replicas"]:
@@ -317,6 +324,22 @@ def test_thresholds_of_the_policy_decide_for_an_analyzer_of_demand(decided, offe
     assert answer["required"] == required
     assert answer["demand"] == sum(value for (value,) in running)
     assert targets(told) == {"chat": 3 if required else 2}
+
+
+def test_an_analyzer_that_policy_disables_for_a_model_has_no_say_there(decided, offered):
+    offered("analyzers", "busy", BUSY)
+    policy = {
+        "analyzers": [{"type": "saturation-v1"}, {"type": "busy"}],
+        "optimizer": {"type": "cost-aware"},
+        "overrides": [{"match": {"modelID": "llama"}, "analyzers": [{"name": "busy", "enabled": False}]}],
+    }
+    document = observation([(0.5, 0, 10), (0.5, 0, 10)], signals=("kvUsage", "waiting", "running"))
+    without = decided(document, policy | {"overrides": []})
+    assert targets(without) == {"chat": 3}  # 20 / 0.85 - 20 requests are missing
+    told = decided(document, policy)
+    assert targets(told) == {"chat": 2}
+    answer = told["decisions"][0]["analyzers"]["busy"]
+    assert (answer["verdict"], answer["required"], answer["capacity"]) == ("disabled", None, None)
 
 
 def test_a_plugin_that_raises_is_told_and_every_target_holds(wva, written, offered, decided):

@@ -197,7 +197,8 @@ REFUSED = {
         put("replicas", 0, "kv_usage", value=0.5),
         (
             "replicas[0].kv_usage: is not a known key (got 0.5); did you mean 'kvUsage'? known keys: variant, pod,"
-            " kvUsage, waiting, running, kvCapacityTokens, arrivalRate, inputTokens, outputTokens, prefixHitRate, ttft, itl, age"
+            " kvUsage, waiting, running, kvCapacityTokens, arrivalRate, inputTokens, outputTokens, prefixHitRate, ttft,"
+            " itl, age"
         ),
     ),
     "no variants": (drop("variants"), "variants: is missing; add it: a list"),
@@ -280,8 +281,8 @@ REFUSED = {
     "variant twice": (
         append("variants", value={"name": "bare", "namespace": "default", "model": "other"}),
         (
-            "variants[2].name: is a variant already, variants[1] (got 'default/bare'); give every variant of a namespace"
-            " a name of its own"
+            "variants[2].name: is a variant already, variants[1] (got 'default/bare'); give every variant of a"
+            " namespace a name of its own"
         ),
     ),
     "replica twice": (
