@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry
+from structlog.typing import FilteringBoundLogger
 
 from wva_core.domain import Memory, Mode, Reason
 from wva_core.engine.brain import Brain
@@ -23,15 +24,17 @@ from wva_core.policy.layers import Layer, Precedence
 from wva_core.policy.source import PolicySource
 from wva_core.simulation.cluster import StartUp
 from wva_core.simulation.notices import Notices
-from wva_core.simulation.profiles import validate_profile
 from wva_core.simulation.report import ContenderResult, ScenarioFacts, TraceFacts, ValidationRow, VariantFacts
-from wva_core.simulation.scenario import Contender, Scenario, WvaContender, folder_name
+from wva_core.simulation.scenario import Contender, PolicyChange, Scenario, WvaContender, folder_name
+from wva_core.simulation.validation import validate_profile
 from wva_core.simulation.world import UNLIMITED_REPLICAS, World
+from wva_core.telemetry.cycle_log import CycleLog
 from wva_core.telemetry.record_reader import RecordReader
 from wva_core.telemetry.record_segments import DECISIONS, OBSERVATIONS
 from wva_core.telemetry.record_writer import RecordWriter
 
 __all__ = [
+    "Log",
     "check_contenders",
     "clear_records",
     "contender_layers",
@@ -45,6 +48,9 @@ __all__ = [
     "validation",
 ]
 
+Log: TypeAlias = FilteringBoundLogger
+"""Where a run tells what changes: a structured logger."""
+
 
 def entry(kind: str, name: str, parameters: Mapping[str, Any] | None = None) -> Entry:
     """
@@ -57,9 +63,9 @@ def entry(kind: str, name: str, parameters: Mapping[str, Any] | None = None) -> 
     return Entry.of(kind, plugin, catalog.parameters_of(plugin)(**(parameters or {})), type_name=name)
 
 
-def contender_layers(scenario: Scenario, contender: WvaContender) -> list[Layer]:
+def contender_layers(scenario: Scenario, contender: WvaContender, change: PolicyChange | None = None) -> list[Layer]:
     """
-    The policy of a contender as layers.
+    The policy of a contender as layers, or the one that a change puts in its place.
 
     Raises:
         PolicyError: the file it names cannot be used.
@@ -69,13 +75,29 @@ def contender_layers(scenario: Scenario, contender: WvaContender) -> list[Layer]
         # without an HPA behind it the engine carries its plans out itself, unless the policy says otherwise
         layers.append(Layer("contender without an HPA", {"mode": "act"}, Precedence.ENVIRONMENT))
     place = f"{scenario.source}: contender {contender.name}"
-    if contender.profile:
+    file, policy = (contender.policy_file, contender.policy) if change is None else (change.file, change.policy)
+    if change is not None:
+        place += f" from {change.at_s:g} s"
+    elif contender.profile:
         layers.append(Layer(place, {"profile": contender.profile}))
-    if contender.policy_file is not None:
-        layers.extend(PolicySource(contender.policy_file).poll() or ())
-    elif contender.policy:
-        layers.append(Layer(f"{place}: policy", contender.policy))
+    if file is not None:
+        layers.extend(PolicySource(file).poll() or ())
+    elif policy:
+        layers.append(Layer(f"{place}: policy", policy))
     return layers
+
+
+def _policy_changes(world: World, contender: WvaContender) -> Callable[[], list[Layer] | None]:
+    """The contender's changes as a policy source: each once, at the first cycle that is not before its time."""
+    coming = list(contender.changes)
+
+    def poll() -> list[Layer] | None:
+        due = None
+        while coming and coming[0].at_s <= world.clock.now():
+            due = coming.pop(0)
+        return None if due is None else contender_layers(world.scenario, contender, due)
+
+    return poll
 
 
 def check_contenders(scenario: Scenario) -> None:
@@ -88,10 +110,11 @@ def check_contenders(scenario: Scenario) -> None:
     for contender in scenario.contenders:
         if isinstance(contender, WvaContender):
             _ends(contender)
-            Brain.build(contender_layers(scenario, contender)).settings(scenario.fleet)
+            for change in (None, *contender.changes):
+                Brain.build(contender_layers(scenario, contender, change)).settings(scenario.fleet)
 
 
-def engine_for(world: World, contender: WvaContender, memory: Memory | None = None) -> Engine:
+def engine_for(world: World, contender: WvaContender, memory: Memory | None = None, log: Log | None = None) -> Engine:
     """
     An engine over a world, not yet started; from now on the world's cycles are its own, and its advice too.
 
@@ -99,6 +122,7 @@ def engine_for(world: World, contender: WvaContender, memory: Memory | None = No
         world: of this contender.
         contender: says which policy, and whether an HPA stands behind.
         memory: to continue from, such as a checkpoint.
+        log: told what changes from cycle to cycle.
 
     Raises:
         WvaError: the policy is not usable, or a plugin.
@@ -110,10 +134,13 @@ def engine_for(world: World, contender: WvaContender, memory: Memory | None = No
         Brain.build(contender_layers(world.scenario, contender)),
         collectors,
         actuators,
+        policy_source=_policy_changes(world, contender) if contender.changes else None,
         memory=Memory.empty() if memory is None else memory,
         has_deadline=False,
         subscribers=[_noticing(world.notices)],
     )
+    if log is not None:
+        engine.subscribers.append(CycleLog(log.bind(contender=contender.name), brain=lambda: engine.brain))
     world.cycle = lambda: _ignored(engine.run_cycle())
     world.interval_s = engine.brain.policy.spec.interval
     mode = Mode(engine.brain.policy.spec.mode)
@@ -181,6 +208,7 @@ def run_contender(
     *,
     records: Path | None = None,
     progress: Callable[[float], None] | None = None,
+    log: Log | None = None,
 ) -> ContenderResult:
     """
     One contender through the whole scenario.
@@ -191,6 +219,7 @@ def run_contender(
         records: folder for the cycles of a WVA contender, in place of those it holds; none are kept if left out.
         progress: told the simulated time after every instant. A KeyboardInterrupt that it raises ends the run, and
             the result is marked partial.
+        log: told what changes from cycle to cycle.
 
     Raises:
         WvaError: its policy is not usable; nothing has run.
@@ -198,7 +227,7 @@ def run_contender(
     world = World(scenario, contender)
     engine, writer = None, None
     if isinstance(contender, WvaContender):
-        engine = engine_for(world, contender)
+        engine = engine_for(world, contender, log=log)
         if records is not None:
             clear_records(records)
             # A simulation outruns a disk: it writes in step, so that no cycle is missing.
@@ -257,6 +286,7 @@ def run_scenario(
     *,
     records: Path | None = None,
     progress: Callable[[str, float], None] | None = None,
+    log: Log | None = None,
 ) -> Iterator[ContenderResult]:
     """
     The contenders of a scenario, one after the other; ends after a partial result.
@@ -265,6 +295,7 @@ def run_scenario(
         scenario: what they meet.
         records: folder in which each WVA contender gets a folder of records.
         progress: told the contender and the simulated time, as in `run_contender`.
+        log: told what changes from cycle to cycle.
 
     Raises:
         WvaError: a contender's policy is not usable; nothing has run.
@@ -276,6 +307,7 @@ def run_scenario(
             contender,
             records=None if records is None else records_folder(records, contender),
             progress=None if progress is None else partial(progress, contender.name),
+            log=log,
         )
         yield result
         if result.partial:

@@ -115,6 +115,7 @@ KEYS_OF = {
     "ProfileSpec": "models[].variants[].profile",
     "ContenderSpec": "contenders[]",
     "WvaSpec": "contenders[].wva",
+    "PolicyChangeSpec": "contenders[].wva.policyChanges[]",
     "BehindSpec": "contenders[].wva.hpa",
     "HpaSpec": "contenders[].hpa",
     "StaticSpec": "contenders[].static",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+import structlog
 import yaml
 
 from wva_core import app
@@ -150,3 +151,37 @@ def test_validation_has_the_profile_of_every_variant_once(ladder):
     assert [row.batch for row in rows] == [1, 8]  # the cache of an L4 holds no 32 of these
     assert {row.profile for row in rows} == {"meta-llama/Llama-3.1-8B-Instruct on L4 TP 1 (bf16, vllm, derived)"}
     assert all(abs(row.error_pct) < 5 for row in rows)
+
+
+HALF = {"analyzers": [{"type": "saturation-v1", "parameters": {"kvCacheThreshold": 1.0, "kvSpareTrigger": 0.01}}]}
+
+
+def test_a_policy_change_swaps_the_brain_between_two_cycles(ladder):
+    # Replicas report 0.95. At 0.80 the fleet climbs: 2 at once, 3 when the second is ready at 30 s. Under a threshold
+    # of 1.0 and a trigger of 0.01 the spare of 0.05 is enough, and one replica fewer would be over the threshold.
+    changed = ladder(wva={"policyChanges": [{"atSeconds": 15, "policy": {**HALF, "optimizer": {"type": "stepwise"}}}]})
+    assert ran(changed).series.variants["default/a"].desired.max() == 2
+    assert ran(ladder()).series.variants["default/a"].desired.max() == 3
+
+
+def test_records_tell_which_policy_a_cycle_ran_under(ladder, tmp_path):
+    changed = ladder(wva={"policyChanges": [{"atSeconds": 300, "policy": {**HALF, "optimizer": {"type": "stepwise"}}}]})
+    ran(changed, tmp_path / "records")
+    cycles = list(app.replay_records(tmp_path / "records"))
+    thresholds = [cycle.record.policy["analyzers"][0]["parameters"]["kvCacheThreshold"] for cycle in cycles]
+    assert thresholds == [0.8] * 20 + [1.0] * 21  # cycles at 0, 15, ... 285 s, then 300 ... 600 s
+    assert all(cycle.is_identical for cycle in cycles)
+
+
+def test_a_policy_change_that_cannot_be_used_is_refused_before_anything_runs(ladder):
+    with pytest.raises(PolicyError, match=r"contender wva from 60 s: policy: .*settleSecond"):
+        app.check_contenders(
+            ladder(wva={"policyChanges": [{"atSeconds": 60, "policy": {"bounds": {"settleSecond": 1}}}]})
+        )
+
+
+def test_a_log_tells_each_change_once(ladder):
+    with structlog.testing.capture_logs() as lines:
+        app.run_contender(ladder(), ladder().contenders[0], log=structlog.get_logger())
+    changes = [(line["current"], line["desired"]) for line in lines if line["event"] == "decision_changed"]
+    assert changes == [(1, 2), (2, 3)]

@@ -21,6 +21,7 @@ from wva_core.errors import EnvironmentFault
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from wva_core.app import Log
     from wva_core.simulation.report import ContenderResult, ValidationRow
     from wva_core.simulation.scenario import Scenario
 
@@ -40,8 +41,9 @@ __all__ = ["simulate"]
     help="Folder for report.json, report.html and the records of every cycle; those of an earlier run are replaced.",
 )
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", help="What goes to standard output.")
+@click.option("--verbose", "-v", count=True, help="Log what changes to standard error; twice, every cycle.")
 def simulate(
-    scenario: Path, only: tuple[str, ...], trace: Path | None, seed: int | None, out: Path, output: str
+    scenario: Path, only: tuple[str, ...], trace: Path | None, seed: int | None, out: Path, output: str, verbose: int
 ) -> None:
     """
     Replay SCENARIO with every contender and compare what they kept and what they cost.
@@ -71,7 +73,7 @@ def simulate(
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
     checked = app.validation(loaded)
     _print_validation(console, checked)
-    results = _run(console, loaded, out / "records")
+    results = _run(console, loaded, out / "records", _log(verbose))
     partial = any(result.partial for result in results) or len(results) < len(loaded.contenders)
     json_path, html_path = write_report(out, facts, checked, results, partial=partial)
     if output == "json":
@@ -170,7 +172,20 @@ def _print_validation(console: Console, rows: list[ValidationRow]) -> None:
         )
 
 
-def _run(console: Console, scenario: Scenario, records: Path) -> list[ContenderResult]:
+def _log(verbose: int) -> Log | None:
+    """The log that `-v` asks for, on standard error."""
+    if not verbose:
+        return None
+    import structlog
+
+    from wva_core.telemetry.log_output import configure_logging
+
+    configure_logging("debug" if verbose > 1 else "info")
+    log: Log = structlog.get_logger()
+    return log
+
+
+def _run(console: Console, scenario: Scenario, records: Path, log: Log | None) -> list[ContenderResult]:
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -197,7 +212,7 @@ def _run(console: Console, scenario: Scenario, records: Path) -> list[ContenderR
             progress.update(tasks[name], completed=time, minutes=time / 60)
             interrupts.check()
 
-        for result in app.run_scenario(scenario, records=records, progress=tell):
+        for result in app.run_scenario(scenario, records=records, progress=tell, log=log):
             results.append(result)
             if not result.partial:
                 progress.update(tasks[result.name], completed=scenario.duration_s)

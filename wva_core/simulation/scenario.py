@@ -39,15 +39,35 @@ from wva_core.simulation.scenario_document import (
 )
 from wva_core.simulation.workload import Lengths, Trace, gamma, poisson, ramp, read_trace, scale_rate, spike
 
-__all__ = ["Contender", "HpaContender", "Scenario", "StaticContender", "WvaContender", "folder_name", "read_scenario"]
+__all__ = [
+    "Contender",
+    "HpaContender",
+    "PolicyChange",
+    "Scenario",
+    "StaticContender",
+    "WvaContender",
+    "folder_name",
+    "read_scenario",
+]
 
 _Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """A policy that takes the place of the contender's at a time, seconds: a file, or the policy itself."""
+
+    at_s: float
+    file: Path | None
+    policy: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class WvaContender:
     """
     The engine under a policy; with `hpa`, it only advises and an HPA that reads its metric scales.
+
+    `changes` are in the order of their times.
     """
 
     name: str
@@ -57,6 +77,7 @@ class WvaContender:
     policy: Mapping[str, Any]
     hpa: Behavior | None
     tolerance: float = 0.1
+    changes: tuple[PolicyChange, ...] = ()
     kind: ClassVar[str] = "wva"
 
 
@@ -497,6 +518,14 @@ class _Reader:
             policy=policy if isinstance(policy, Mapping) else {},
             hpa=None if behind is None else _behavior(behind.behavior),
             tolerance=0.0 if behind is None else behind.tolerance,
+            changes=tuple(
+                PolicyChange(
+                    change.at_seconds,
+                    self.file(change.policy) if isinstance(change.policy, str) else None,
+                    change.policy if isinstance(change.policy, Mapping) else {},
+                )
+                for change in sorted(wva.policy_changes, key=lambda change: change.at_seconds)
+            ),
         )
 
     def _static(self, written: StaticSpec, place: str, variants: tuple[str, ...]) -> dict[str, int]:

@@ -27,6 +27,7 @@ __all__ = [
     "HpaSpec",
     "ModelSpec",
     "ObjectivesSpec",
+    "PolicyChangeSpec",
     "PolicyStepSpec",
     "ProfileSpec",
     "ScenarioDocument",
@@ -311,11 +312,19 @@ class HpaSpec(BehindSpec):
     target: Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
 
 
+class PolicyChangeSpec(_Spec):
+    """Another policy from some second on, swapped in between two cycles; memory stays."""
+
+    at_seconds: _NotNegative
+    policy: str | dict[str, Any]
+
+
 class WvaSpec(_Spec):
     """The engine under a policy; `hpa: true` puts an HPA with the defaults of Kubernetes behind it."""
 
     profile: str | None = Field(None, min_length=1)
     policy: str | dict[str, Any] | None = None
+    policy_changes: tuple[PolicyChangeSpec, ...] = ()
     hpa: Annotated[BehindSpec | None, BeforeValidator(_default_if_true)] = None
 
 

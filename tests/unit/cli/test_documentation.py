@@ -56,6 +56,7 @@ def test_every_option_is_explained_in_a_table():
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for option in parameter.opts
+        if option.startswith("--")
     }
     assert explained == taken
 

@@ -13,8 +13,8 @@ from wva_core.simulation.profiles import (
     closed_loop_seconds_per_token,
     load_accelerator,
     load_profile,
-    validate_profile,
 )
+from wva_core.simulation.validation import validate_profile
 
 MEASURED = [
     ("Qwen/Qwen3-32B", "H100-80GB", 2, "vllm", "bf16"),
