@@ -40,6 +40,9 @@ class LazyCommand:
 COMMANDS: dict[str, LazyCommand] = {
     "decide": LazyCommand("wva_core.cli.decide:decide", "One control cycle on a written-down observation."),
     "explain": LazyCommand("wva_core.cli.explain:explain", "Why a cycle gave what it gave."),
+    "optimize": LazyCommand(
+        "wva_core.cli.optimize:optimize", "The cheapest accelerators that keep the objectives of every server."
+    ),
     "plugins": LazyCommand("wva_core.cli.plugins:plugins", "Installed plugins: what they are and whether they fit."),
     "policy": LazyCommand("wva_core.cli.policy:policy", "The policy of one model, and where every value comes from."),
     "simulate": LazyCommand(

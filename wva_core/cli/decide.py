@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from wva_core.cli.foreign_output import foreign_output_to_stderr
 from wva_core.cli.observation_document import read_observation
 from wva_core.cli.policy_choice import policy_layers, policy_option
 from wva_core.domain import Reason
@@ -75,7 +76,8 @@ def decide(ctx: click.Context, observation: Path, policy: Path | None, output: s
         click.echo(f"warning: {warning}", err=True)
     brain.start(Runtime(clock=_Standstill(seen.time)))
     try:
-        decision = decide_cycle(seen, brain, memory, Deadline(brain.policy.spec.interval))
+        with foreign_output_to_stderr():
+            decision = decide_cycle(seen, brain, memory, Deadline(brain.policy.spec.interval))
     finally:
         brain.stop()
     told = _document(brain, decision)
