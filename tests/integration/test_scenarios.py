@@ -28,7 +28,7 @@ LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def test_the_promised_scenarios_are_there():
-    assert NAMES == [DEMO, "gamma", "hot-and-cold", "kv-ladder", "ramp", "spike", "steady"]
+    assert NAMES == [DEMO, "azure-conv-slo", "gamma", "hot-and-cold", "kv-ladder", "ramp", "spike", "steady"]
 
 
 @pytest.mark.parametrize("name", NAMES)

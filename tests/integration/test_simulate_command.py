@@ -234,7 +234,10 @@ BAD = {
     ),
     "profile that is none": (
         changed(contenders=[SMALL["contenders"][1], {"name": "w", "wva": {"profile": "saturation-v9"}}]),
-        "error: small.yaml: contender w: profile: is not a profile (got 'saturation-v9'); give one of saturation-v1",
+        (
+            "error: small.yaml: contender w: profile: is not a profile (got 'saturation-v9');"
+            " give one of inferno, saturation-v1, slo"
+        ),
     ),
     "demand nobody can serve": (
         changed(models=[{**SMALL["models"][0], "arrivals": {"law": "poisson", "rate": 50.0, "durationSeconds": 300}}]),

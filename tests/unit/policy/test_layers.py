@@ -155,7 +155,7 @@ def test_a_profile_fills_in_what_a_document_leaves_out():
 def test_half_a_brain_without_a_profile_is_refused():
     assert refusal({"analyzers": [{"type": "other"}]}) == (
         "a.yaml: optimizer: is missing; name the optimizer beside the rest of the brain, or start from a profile:"
-        " saturation-v1"
+        " inferno, saturation-v1, slo"
     )
 
 
@@ -230,7 +230,10 @@ def test_places_translate_key_paths_into_those_of_the_writer():
                 " 15s or 1m30s"
             ),
         ),
-        ({"profile": "saturation"}, "profile: is not a profile (got 'saturation'); give one of saturation-v1"),
+        (
+            {"profile": "saturation"},
+            "profile: is not a profile (got 'saturation'); give one of inferno, saturation-v1, slo",
+        ),
         (
             {"analyzers": []},
             "analyzers: has no analyzer that is enabled; enable at least one, or leave the key out for the profile's",
@@ -398,7 +401,7 @@ def test_the_text_about_thresholds_names_both():
 
 
 def test_the_profiles_are_the_files_that_are_shipped():
-    assert profile_names() == ("saturation-v1",)
+    assert profile_names() == ("inferno", "saturation-v1", "slo")
 
 
 @pytest.mark.parametrize("name", ["saturation-v1"])

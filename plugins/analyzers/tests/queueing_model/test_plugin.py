@@ -1,0 +1,354 @@
+"""The analyzer `queueing-model` on observations: demand, capacity, objectives, what freezes, and what it remembers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from wva_analyzers.queueing_model import QueueingModel
+from wva_core.domain import Allocation, Memory, Verdict
+from wva_core.domain.codec import decode, encode
+from wva_core.engine.ballot import vote_of
+from wva_core.errors import PolicyError
+from wva_core.numerics.service_times import ServiceTimes
+from wva_core.numerics.sizing import analyze
+from wva_core.policy.documents import validate
+from wva_core.testing import observe, settings
+
+ALPHA, BETA, GAMMA, BATCH = 0.007, 3e-5, 4e-7, 64
+PROFILE = {
+    "model": "model",
+    "accelerator": "H100",
+    "alphaMs": 7.0,
+    "betaMsPerToken": 0.03,
+    "gammaMsPerToken": 0.0004,
+}
+GOALS = {"targetTTFT": 500, "targetITL": 50}
+
+
+def parameters(**given):
+    return validate(QueueingModel.Parameters, given, "policy.yaml", PolicyError, "parameters")
+
+
+def times(input_tokens=1024, output_tokens=256):
+    return ServiceTimes.of(
+        "g2",
+        alpha=ALPHA,
+        beta=BETA,
+        gamma=GAMMA,
+        max_batch=BATCH,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+    )
+
+
+def replica(rate, input_tokens=1024, output_tokens=256, variant="v", **signals):
+    """A row of an engine that behaves as the profile says."""
+    shown = {"variant": variant, "arrival_rate": rate, "request_rate": rate, "waiting": 0, "max_batch": BATCH}
+    if rate:
+        seen = analyze(times(input_tokens, output_tokens), rate)
+        shown |= {
+            "ttft": seen.ttft[0],
+            "itl": seen.itl[0],
+            "running": seen.in_service[0],
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "input_token_rate": rate * input_tokens,
+            "output_token_rate": rate * output_tokens,
+        }
+    return {**shown, **signals}
+
+
+def fleet(rows, *, time=0.0, scopes=(), **variant):
+    return observe([{"name": "v", **variant}], rows, scopes, time=time)
+
+
+def assess(seen, state=None, **given):
+    chosen = parameters(**given)
+    asked = settings(chosen, seen, scale_up=1.0, scale_down=0.85)
+    return QueueingModel(chosen).assess(seen, asked, {} if state is None else state)
+
+
+def follow(seen_at, cycles, **given):
+    """The answer after some cycles at 15 s."""
+    answer = None
+    for cycle in range(cycles):
+        answer = assess(seen_at(cycle * 15.0), None if answer is None else dict(answer.state), **given)
+    return answer
+
+
+def sentence(answer, scope=0):
+    details = {name: column[scope] for name, column in answer.details.items() if column.shape == answer.demand.shape}
+    return answer.reasons[answer.reason[scope]].format(**details)
+
+
+def steady(rate=1.0, replicas=4, **signals):
+    return lambda time: fleet([replica(rate, **signals)] * replicas, time=time)
+
+
+# ---- demand and capacity
+
+
+def test_a_longer_answer_makes_a_replica_worth_less_at_once():
+    short = assess(steady(1.0)(0.0), profiles=[PROFILE], **GOALS)
+    long = assess(steady(1.0, output_tokens=512)(0.0), profiles=[PROFILE], **GOALS)
+    assert long.demand[0] == pytest.approx(short.demand[0], rel=0.05)
+    assert long.capacity[0] < 0.65 * short.capacity[0]
+
+
+def test_lengths_of_the_last_minute_count_before_the_longer_average_has_followed():
+    # 240 requests a minute in the fleet: 240/270 of the weight is on the tokens of the last minute
+    seen = fleet([{**replica(1.0), "output_token_rate": 512.0}] * 4)
+    answer = assess(seen, profiles=[PROFILE], **GOALS)
+    assert answer.details["output_tokens"][0] == pytest.approx((240 * 512 + 30 * 256) / 270)
+
+
+def test_more_load_than_the_replicas_carry_asks_to_grow_and_pending_ones_count():
+    capacity = assess(steady()(0.0), profiles=[PROFILE], **GOALS).capacity[0]
+    rows = [replica(1.2 * capacity, ttft=3.0, itl=0.05)] * 2
+    for pending, grows in ((0, True), (2, False)):
+        seen = fleet(rows, current=2 + pending, pending=pending)
+        chosen = parameters(profiles=[PROFILE], tuningEnabled=False, **GOALS)
+        asked = settings(chosen, seen, scale_up=1.0, scale_down=0.85)
+        answer = QueueingModel(chosen).assess(seen, asked, {})
+        assert (vote_of("q", answer, seen, asked).required[0] > 0) == grows
+
+
+def test_requests_that_wait_are_worked_off_within_the_time_asked_for():
+    # 2 requests/s with 0.5 s to the first token: half a request may wait; 300 do, so 299.5 more within a minute
+    calm = assess(fleet([replica(1.0)] * 2), profiles=[PROFILE], **GOALS)
+    piled = assess(fleet([replica(1.0, waiting=150)] * 2), profiles=[PROFILE], **GOALS)
+    assert piled.demand[0] - calm.demand[0] == pytest.approx(299.5 / 60, rel=0.01)
+
+
+def test_what_piles_up_in_the_gateway_is_load_that_no_replica_sees():
+    first = assess(fleet([replica(1.0)], scopes=[{"queue_size": 0, "arrival_rate": 1.0}]), profiles=[PROFILE], **GOALS)
+    seen = fleet([replica(1.0)], scopes=[{"queue_size": 60, "arrival_rate": 1.0}], time=15.0)
+    second = assess(seen, dict(first.state), profiles=[PROFILE], **GOALS)
+    assert second.details["offered"][0] == pytest.approx(1.0 + 60 / 15)
+
+
+def test_a_model_of_several_classes_shares_what_the_gateway_tells():
+    variants = [{"name": name, "service_class": name} for name in ("gold", "tin")]
+    rows = [replica(3.0, variant="gold"), replica(1.0, variant="tin")]
+    seen = observe(variants, rows, [{"queue_size": 40, "arrival_rate": 4.0}])
+    answer = assess(seen, profiles=[PROFILE], **GOALS)
+    np.testing.assert_allclose(answer.details["offered"], [3.0, 1.0])
+    np.testing.assert_allclose(answer.details["waiting"], [30.0, 10.0])
+
+
+def test_a_cache_that_holds_fewer_requests_than_the_batch_is_the_limit():
+    wide = assess(steady(1.0)(0.0), profiles=[PROFILE], **GOALS)
+    # 0.9 x 12800 tokens / (1024 + 128 tokens) = 10 requests
+    tight = assess(steady(1.0, kv_capacity_tokens=12_800)(0.0), profiles=[PROFILE], **GOALS)
+    assert tight.details["batch"].tolist() == [10.0]
+    assert tight.capacity[0] < wide.capacity[0]
+
+
+def test_capacity_is_that_of_the_fleet_that_is_asked_for():
+    goals = {**GOALS, "targetQuantile": 0.99, "profiles": [PROFILE], "tuningEnabled": False}
+    alone = assess(fleet([replica(1.0)]), **goals)
+    many = assess(fleet([replica(1.0)] * 50), **goals)
+    assert many.capacity[0] > 1.1 * alone.capacity[0]
+
+
+# ---- objectives
+
+
+@pytest.mark.parametrize("k", [1.5, 2.0, 3.0, 5.0])
+def test_inferred_objectives_mean_the_utilisation_they_are_documented_with(k):
+    answer = assess(fleet([replica(1.0)]), profiles=[PROFILE], sloMultiplier=k, tuningEnabled=False)
+    most = 0.999 * BATCH / times().work(BATCH)[0]
+    assert answer.capacity[0] == pytest.approx((1 - 1 / k) * most, rel=1e-4)
+
+
+def test_explicit_objectives_come_before_the_class_and_these_before_inferred_ones():
+    classes = [{"name": "gold", "priority": 1, "data": [{"model": "model", "slo-ttft": 300, "slo-tpot": 20}]}]
+    seen = fleet([replica(1.0)], service_class="gold")
+    explicit = assess(seen, serviceClasses=classes, profiles=[PROFILE], **GOALS)
+    of_class = assess(seen, serviceClasses=classes, profiles=[PROFILE])
+    inferred = assess(fleet([replica(1.0)]), serviceClasses=classes, profiles=[PROFILE])
+    said = [(one.details["goal_ttft_ms"][0], one.details["goal_itl_ms"][0]) for one in (explicit, of_class)]
+    assert said == [pytest.approx((500, 50)), pytest.approx((300, 20))]
+    assert [one.details["objective_source"][0] for one in (explicit, of_class, inferred)] == [1, 2, 0]
+
+
+def test_a_class_that_policy_does_not_name_is_frozen_and_told():
+    classes = [{"name": "gold", "data": []}]
+    seen = observe(
+        [{"name": "v", "service_class": "tin"}, {"name": "w", "model": "other"}],
+        [replica(1.0), replica(1.0, variant="w")],
+    )
+    answer = assess(seen, serviceClasses=classes, profiles=[PROFILE])
+    assert answer.verdict[0] == Verdict.FREEZE
+    assert "serviceClasses" in sentence(answer)
+    assert answer.verdict[1] != Verdict.FREEZE  # the other model goes on
+
+
+def test_objectives_out_of_reach_name_the_nearest_that_hold():
+    answer = assess(fleet([replica(1.0)]), profiles=[PROFILE], targetTTFT=10, targetITL=50, tuningEnabled=False)
+    idle = analyze(times(), 0.0)
+    assert answer.verdict.tolist() == [Verdict.FREEZE]
+    assert np.isnan(answer.capacity).all()
+    assert answer.details["feasible_ttft_ms"][0] == pytest.approx(1000 * idle.ttft[0], rel=0.01)
+    assert f"targetTTFT {1000 * idle.ttft[0]:.0f}" in sentence(answer)
+
+
+# ---- what is not known
+
+
+@pytest.mark.parametrize(("signal", "word"), [("ttft", "first token"), ("itl", "between tokens")])
+def test_a_latency_that_nobody_reports_freezes_and_is_named(signal, word):
+    answer = assess(fleet([replica(1.0, **{signal: math.nan})] * 2), profiles=[PROFILE], **GOALS)
+    assert answer.verdict.tolist() == [Verdict.FREEZE]
+    assert word in sentence(answer)
+
+
+def test_without_any_arrival_rate_there_is_no_load_of_zero():
+    answer = assess(fleet([replica(1.0, arrival_rate=math.nan)] * 2), profiles=[PROFILE], **GOALS)
+    assert np.isnan(answer.demand).all()
+    assert answer.verdict.tolist() == [Verdict.FREEZE]
+
+
+def test_idle_replicas_have_no_latency_and_may_go():
+    busy = follow(steady(), 20, profiles=[PROFILE], **GOALS)
+    state, answer = dict(busy.state), None
+    for cycle in range(400):
+        answer = assess(fleet([replica(0.0)] * 3, time=300.0 + 15.0 * cycle), state, profiles=[PROFILE], **GOALS)
+        state = dict(answer.state)
+    assert answer.verdict.tolist() == [Verdict.JUDGED]
+    assert answer.demand[0] < answer.capacity[0]
+    assert answer.capacity[0] > 0
+
+
+def test_requests_that_nobody_answers_let_nothing_go():
+    before = follow(steady(), 20, profiles=[PROFILE], **GOALS)
+    stuck = fleet([replica(1.0, ttft=math.nan, itl=math.nan, request_rate=0.0)] * 4, time=300.0)
+    answer = assess(stuck, dict(before.state), profiles=[PROFILE], **GOALS)
+    assert answer.verdict.tolist() == [Verdict.NO_SHRINK]
+
+
+def test_a_replica_that_is_not_scraped_yet_is_hidden_by_nothing_but_the_gateway():
+    rows = [replica(1.0), {"variant": "v"}]
+    without = follow(lambda time: fleet(rows, time=time), 20, profiles=[PROFILE], **GOALS)
+    assert without.verdict.tolist() == [Verdict.NO_SHRINK]
+    rows[1]["waiting"] = 0
+    told = follow(
+        lambda time: fleet(rows, time=time, scopes=[{"arrival_rate": 1.0, "queue_size": 0}]),
+        20,
+        profiles=[PROFILE],
+        **GOALS,
+    )
+    assert told.verdict.tolist() == [Verdict.JUDGED]
+
+
+def test_nothing_goes_before_the_load_was_followed_for_a_start_up():
+    early = follow(steady(), 5, profiles=[PROFILE], **GOALS)
+    late = follow(steady(), 15, profiles=[PROFILE], **GOALS)
+    assert early.verdict.tolist() == [Verdict.NO_SHRINK]
+    assert late.verdict.tolist() == [Verdict.JUDGED]
+
+
+def test_a_variant_of_which_nothing_is_known_has_no_capacity_and_says_what_helps():
+    seen = observe(
+        [{"name": "v"}, {"name": "w", "accelerator": "L4", "current": 0}],
+        [replica(1.0)],
+    )
+    answer = assess(seen, profiles=[PROFILE], **GOALS)
+    assert answer.capacity[0] > 0
+    assert np.isnan(answer.capacity[1])
+    assert "profile" in answer.reasons[answer.capacity_reason[1]]
+
+
+# ---- learning and memory
+
+
+def test_without_a_profile_the_capacity_is_learnt_from_latencies():
+    def busier(time):  # a load that rises from 0.5 to 4.3 requests/s a replica
+        return fleet([replica(0.5 + time / 75.0)] * 4, time=time)
+
+    given = follow(busier, 20, profiles=[PROFILE], tuningEnabled=False, **GOALS)
+    learnt = follow(busier, 20, **GOALS)
+    assert learnt.capacity[0] == pytest.approx(given.capacity[0], rel=0.15)
+
+
+def test_without_tuning_only_profiles_count():
+    answer = follow(steady(), 3, tuningEnabled=False, **GOALS)
+    assert np.isnan(answer.capacity).all()
+    assert answer.verdict.tolist() == [Verdict.FREEZE]
+
+
+def test_memory_follows_variants_that_come_and_go_and_a_restart():
+    before = follow(steady(2.0), 20, **GOALS)
+    rows = [replica(2.0)] * 4
+    wider = observe([{"name": "a", "model": "a"}, {"name": "v"}], rows, time=300.0)
+    after = assess(wider, decode(encode(dict(before.state))), **GOALS)
+    estimate = after.state["estimate"]
+    assert np.isnan(estimate["x"][0]).all()
+    np.testing.assert_allclose(estimate["x"][1], before.state["estimate"]["x"][0], atol=0.05)
+    back = assess(fleet(rows, time=315.0), dict(after.state), **GOALS)
+    assert back.state["estimate"]["used"][0] == before.state["estimate"]["used"][0] + 2
+    memory = Memory(**{**vars_of(Memory.empty(wider.fleet)), "states": {"queueing-model": after.state}})
+    kept = Memory.from_bytes(memory.to_bytes()).states["queueing-model"]
+    np.testing.assert_array_equal(kept["estimate"]["x"], estimate["x"])
+
+
+def test_a_state_of_another_version_is_not_read():
+    answer = assess(fleet([replica(1.0)]), {"version": 99, "anything": 1}, profiles=[PROFILE], **GOALS)
+    assert answer.state["version"] == 1
+
+
+def test_start_ups_are_measured():
+    state = None
+    for time, pending_since in ((0.0, math.nan), (15.0, 15.0), (105.0, 15.0), (120.0, math.nan)):
+        seen = fleet([replica(1.0)], time=time, pending_since=pending_since)
+        answer = assess(seen, state, profiles=[PROFILE], **GOALS)
+        state = dict(answer.state)
+    assert state["start_up"].tolist() == [105.0]
+
+
+# ---- predictions and parameters
+
+
+def test_it_predicts_the_latencies_of_another_allocation():
+    seen = fleet([replica(2.0)] * 2)
+    chosen = parameters(profiles=[PROFILE], tuningEnabled=False, **GOALS)
+    told = QueueingModel(chosen).predict(seen, Allocation(np.array([1.0])))
+    alone = analyze(times(), 4.0)
+    assert told.ttft[0] == pytest.approx(alone.ttft[0], rel=1e-6)
+    assert told.itl[0] == pytest.approx(alone.itl[0], rel=1e-6)
+    assert told.utilization[0] == pytest.approx(alone.in_service[0] / BATCH, rel=1e-6)
+    more = QueueingModel(chosen).predict(seen, Allocation(np.array([4.0])))
+    assert more.ttft[0] < told.ttft[0]
+    assert np.isnan(QueueingModel(chosen).predict(seen, Allocation(np.array([0.0]))).ttft).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"targetTTFT": 500}, "parameters"),
+        ({"targetITL": 50}, "parameters"),
+        ({"targetTTFT": -1, "targetITL": 50}, "parameters.targetTTFT"),
+        ({"sloMultiplier": 1.0}, "parameters.sloMultiplier"),
+        ({"sloMultiplier": 0.5}, "parameters.sloMultiplier"),
+        ({"targetQuantile": 1.0, **GOALS}, "parameters.targetQuantile"),
+        ({"targetQuantile": 0.95, "compat": True, **GOALS}, "parameters"),
+        ({"coverage": 1.0}, "parameters.coverage"),
+        ({"profiles": [PROFILE, PROFILE]}, "parameters"),
+        ({"profiles": [{**PROFILE, "alphaMs": 0}]}, "parameters.profiles[0].alphaMs"),
+        ({"serviceClasses": [{"name": "a", "data": [{"model": "m", "slo-ttft": 5}]}]}, "serviceClasses[0].data[0]"),
+    ],
+)
+def test_parameters_that_mean_nothing_are_refused_by_name(given, key):
+    with pytest.raises(PolicyError) as refused:
+        parameters(**given)
+    assert key in refused.value.key
+
+
+@pytest.mark.parametrize("given", [{}, {"sloMultiplier": 3.0}, GOALS, {"targetTTFT": 0, "targetITL": 0}])
+def test_upstreams_valid_settings_are_valid(given):
+    parameters(**given)
+
+
+def vars_of(memory):
+    return {name: getattr(memory, name) for name in memory.__dataclass_fields__}

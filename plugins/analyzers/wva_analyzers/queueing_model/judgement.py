@@ -1,0 +1,322 @@
+"""
+From an observation and what is remembered to demand, capacity and a verdict for every scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wva_analyzers.queueing_model import estimator, objectives
+from wva_analyzers.queueing_model.lead_time import LoadHistory, followed, planned, watched
+from wva_analyzers.queueing_model.objectives import Objectives, Source
+from wva_analyzers.queueing_model.parameters import Parameters, Profile
+from wva_analyzers.queueing_model.pooled import Goals, highest_rate, latencies, rate_bounds
+from wva_analyzers.queueing_model.remembered import Remembered, later_start_up, recall
+from wva_analyzers.queueing_model.seen import Load, Mix, load_of, mix_of, sample_of
+from wva_core.domain import (
+    Allocation,
+    Assessment,
+    BoolArray,
+    Fleet,
+    FloatArray,
+    IntArray,
+    Observation,
+    Settings,
+    State,
+    Verdict,
+)
+from wva_core.hooks import Prediction
+from wva_core.numerics.service_times import ServiceTimes
+
+__all__ = ["REASONS", "Capacity", "capacity_of", "judged", "known_times", "predicted", "profiles_of"]
+
+_CYCLE_SECONDS = 15.0  # taken for the first cycle's distance to one before it
+_BLIND_SECONDS = 45.0
+# From a change of the load until it is fully seen and acted on: most of the rates' window, and a cycle.
+
+_MOST_POOLED = 1e4  # replicas; beyond, pooling gains nothing more
+
+REASONS = (
+    "",
+    (
+        "{offered:.2f} requests/s arrive and {waiting:.0f} requests wait; {planned:.2f} requests/s are planned for,"
+        " within {goal_ttft_ms:.0f} ms to the first token and {goal_itl_ms:.1f} ms between tokens"
+    ),
+    "no replica and no gateway reports how many requests arrive",
+    "requests are served, but no replica reports the time to first token",
+    "requests are served, but no replica reports the time between tokens",
+    "policy has service classes, but none with this name promises anything for this model; add it to serviceClasses",
+    "nothing is known of the replicas yet; give a profile for this model and accelerator, or wait for latencies",
+    (
+        "the objectives are out of reach even without load; the nearest that hold are targetTTFT"
+        " {feasible_ttft_ms:.0f} and targetITL {feasible_itl_ms:.1f}"
+    ),
+    "some replicas do not report what arrives or waits; nothing shrinks until they do",
+    "the load was followed for less than the {ahead_seconds:.0f} s a new replica takes; nothing shrinks yet",
+    (
+        "learnt from live latencies: alpha {alpha_ms:.2f} ms, beta {beta_us:.2f} µs/token, gamma {gamma_us:.4f}"
+        " µs/token ({used:.0f} samples, {discounted:.0f} counted less for being far off, {unusable:.0f} unusable)"
+    ),
+    "no latency was seen on this variant, and policy gives no profile for its model and accelerator",
+    "the objectives are out of reach on this accelerator even without load",
+)
+(
+    _PLANNED,
+    _NO_LOAD,
+    _NO_TTFT,
+    _NO_ITL,
+    _UNKNOWN_CLASS,
+    _NOTHING_KNOWN,
+    _OUT_OF_REACH,
+    _INCOMPLETE,
+    _YOUNG,
+    _LEARNT,
+    _NO_PARAMETERS,
+    _UNREACHABLE,
+) = range(1, len(REASONS))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Capacity:
+    """
+    What one replica of each variant carries within the objectives.
+
+    Attributes:
+        rate: (V,) requests/s; 0 where the objectives are out of reach, NaN where nothing is known.
+        ttft, itl: (S,) the objectives, seconds.
+        idle_ttft, idle_itl: (V,) latencies without load, seconds.
+    """
+
+    rate: FloatArray
+    ttft: FloatArray
+    itl: FloatArray
+    idle_ttft: FloatArray
+    idle_itl: FloatArray
+
+
+def profiles_of(fleet: Fleet, profiles: Sequence[tuple[Profile, ...]]) -> tuple[FloatArray, FloatArray]:
+    """
+    (V, 3) logarithms of the parameters in s that policy gives, and (V,) the batch; NaN where it gives none.
+
+    Args:
+        fleet: whose variants.
+        profiles: (S,) those of each scope.
+    """
+    given, batch = np.full((len(fleet), 3), np.nan), np.full(len(fleet), np.nan)
+    tables: dict[int, dict[tuple[str, str], Profile]] = {}
+    for row, (variant, scope) in enumerate(zip(fleet.variants, fleet.scope_of_variant.tolist(), strict=True)):
+        known = profiles[scope]
+        if not known:
+            continue
+        table = tables.get(id(known))
+        if table is None:
+            table = tables[id(known)] = {(one.model, one.accelerator): one for one in known}
+        found = table.get((variant.model, variant.accelerator))
+        if found is not None:
+            given[row] = np.log(np.array([found.alpha_ms, found.beta_ms_per_token, found.gamma_ms_per_token]) / 1000.0)
+            batch[row] = np.nan if found.max_batch is None else found.max_batch
+    return given, batch
+
+
+def known_times(estimate: estimator.Estimate, mix: Mix) -> ServiceTimes:
+    """(V,) replicas as the model knows them, asked about the mix seen now; not usable where something is unknown."""
+    alpha, beta, gamma = estimate.parameters
+    return ServiceTimes.of(
+        "g2",
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        max_batch=np.nan_to_num(mix.batch, nan=1.0),
+        input_tokens=mix.input_tokens,
+        output_tokens=mix.output_tokens,
+    )
+
+
+def capacity_of(
+    times: ServiceTimes, fleet: Fleet, wanted: Objectives, multiplier: FloatArray, replicas: FloatArray
+) -> Capacity:
+    """
+    What one replica carries if `replicas` (V,) share the load; objectives that nobody stated are inferred here.
+    """
+    scope = fleet.scope_of_variant
+    blank = wanted.source == Source.INFERRED
+    ttft, itl = wanted.ttft, wanted.itl
+    quantile = np.where(blank, np.nan, wanted.quantile)
+    if np.any(blank):
+        own = objectives.inferred(times, multiplier[scope], replicas)
+        ttft, itl = (
+            np.where(blank, fleet.by_scope.max(values), stated) for values, stated in zip(own, (ttft, itl), strict=True)
+        )
+    goals = Goals(ttft[scope], itl[scope], quantile[scope])
+    rate, _ = highest_rate(times, replicas, goals)
+    none = np.isnan(goals.ttft) & np.isnan(goals.itl)
+    low, _ = rate_bounds(times)
+    idle_ttft, idle_itl = np.full(len(rate), np.nan), np.full(len(rate), np.nan)
+    rows = np.flatnonzero(~np.isnan(low))
+    if len(rows):
+        idle = latencies(times.take(rows), low[rows], replicas[rows], goals.take(rows))
+        idle_ttft[rows], idle_itl[rows] = idle.ttft, idle.itl
+    return Capacity(np.where(none, np.nan, rate), ttft, itl, idle_ttft, idle_itl)
+
+
+def judged(observation: Observation, settings: Settings, state: State) -> Assessment:
+    """
+    The answer for the whole fleet, with everything that explains it and the state for the next cycle.
+
+    Cost: estimation and about thirty passes of the queueing model over all variants.
+    """
+    fleet, table = observation.fleet, observation.variants
+    scope = fleet.scope_of_variant
+    before = recall(state, fleet)
+    seconds = observation.time - before.time if np.isfinite(before.time) else _CYCLE_SECONDS
+    profile, profile_batch = profiles_of(fleet, settings["profiles"].tolist())
+    mix = mix_of(observation, before.mix, profile_batch)
+    sample = sample_of(observation, mix)
+    tuned = np.asarray(settings["tuning_enabled"], dtype=bool)[scope]
+    learnable = replace(sample, rate=np.where(tuned, sample.rate, np.nan))
+    estimate = estimator.improved(before.estimate, learnable, profile, seconds)
+    load = load_of(observation, before.queued, seconds)
+
+    times = known_times(estimate, mix)
+    wanted = objectives.stated(fleet.scopes, settings)
+    multiplier = settings["slo_multiplier"]
+    there = np.maximum(fleet.by_scope.sum(np.nan_to_num(table.base)), 1.0)
+    first = capacity_of(times, fleet, wanted, multiplier, there[scope])
+    start_up = later_start_up(before, table, observation.time)
+    history, ahead, plan = _planned(observation, settings, before, load, first, start_up)
+    # Pooling gains with the size that is asked for, not with the size that is there.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        asked = np.nan_to_num(plan[scope] / first.rate, nan=1.0, posinf=_MOST_POOLED)
+    capacity = capacity_of(times, fleet, wanted, multiplier, np.clip(asked, 1.0, _MOST_POOLED))
+
+    allowed = load.offered * np.nan_to_num(capacity.ttft) / 2.0  # what may wait without a first token being late
+    excess = np.maximum(load.backlog - np.nan_to_num(allowed), 0.0)
+    demand = plan + excess / settings["drain_seconds"]
+    young = ~watched(history, observation.time, ahead)
+    verdict, reason = _verdicts(observation, load, capacity, wanted, demand, young)
+    out_of_reach = capacity.rate <= 0
+    alpha, beta, gamma = estimate.parameters
+    remembered = Remembered(
+        time=observation.time,
+        estimate=estimate,
+        mix=np.stack((mix.own_input, mix.own_output, mix.batch), axis=1),
+        start_up=start_up,
+        pending_since=table.pending_since,
+        queued=load.gateway,
+        history=history,
+    )
+    return Assessment.of(
+        fleet,
+        unit="requests/s of the mix seen now",
+        demand=demand,
+        capacity=np.where(out_of_reach, np.nan, capacity.rate),
+        verdict=verdict,
+        reason=reason,
+        reasons=REASONS,
+        capacity_reason=np.select([out_of_reach, np.isnan(capacity.rate)], [_UNREACHABLE, _NO_PARAMETERS], _LEARNT),
+        details={
+            "offered": load.offered,
+            "waiting": load.backlog,
+            "planned": demand,
+            "ahead_seconds": ahead,
+            "goal_ttft_ms": 1000.0 * capacity.ttft,
+            "goal_itl_ms": 1000.0 * capacity.itl,
+            "objective_source": wanted.source.astype(np.float64),
+            "feasible_ttft_ms": -1000.0 * fleet.by_scope.max(-capacity.idle_ttft),
+            "feasible_itl_ms": -1000.0 * fleet.by_scope.max(-capacity.idle_itl),
+            "alpha_ms": 1e3 * alpha,
+            "beta_us": 1e6 * beta,
+            "gamma_us": 1e6 * gamma,
+            "input_tokens": mix.input_tokens,
+            "output_tokens": mix.output_tokens,
+            "batch": mix.batch,
+            "used": estimate.used,
+            "discounted": estimate.discounted,
+            "unusable": estimate.unusable,
+            "surprise": estimate.surprise,
+        },
+        state=remembered.plain(fleet),
+    )
+
+
+def _planned(
+    observation: Observation,
+    settings: Settings,
+    before: Remembered,
+    load: Load,
+    capacity: Capacity,
+    start_up: FloatArray,
+) -> tuple[LoadHistory, FloatArray, FloatArray]:
+    """History, (S,) seconds it looks ahead, and (S,) requests/s to plan for; the history counts replicas."""
+    fleet = observation.fleet
+    assumed = np.where(np.isnan(start_up), settings["start_up_seconds"][fleet.scope_of_variant], start_up)
+    ahead = np.nan_to_num(fleet.by_scope.max(assumed)) + _BLIND_SECONDS
+    known = capacity.rate > 0
+    count = fleet.by_scope.count(known)
+    typical = fleet.by_scope.sum(np.where(known, capacity.rate, 0.0)) / np.maximum(count, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = np.where(count > 0, load.offered / typical, np.nan)
+    history = followed(before.history, observation.time, needed, ahead)
+    plan = planned(history, needed, settings["coverage"]) * typical
+    return history, ahead, np.where(np.isnan(plan), load.offered, plan)
+
+
+def _verdicts(
+    observation: Observation, load: Load, capacity: Capacity, wanted: Objectives, demand: FloatArray, young: BoolArray
+) -> tuple[IntArray, IntArray]:
+    """(S,) verdict and reason; what freezes comes first."""
+    replicas, by_scope = observation.replicas, observation.replicas.index.by_scope
+    fleet = observation.fleet
+    served = by_scope.any(replicas["request_rate"] > 0) & by_scope.any(replicas["arrival_rate"] > 0)
+    silent = {name: served & ~by_scope.any(~np.isnan(replicas[name])) for name in ("ttft", "itl")}
+    some = fleet.by_scope.any(capacity.rate > 0)
+    reached = ~fleet.by_scope.any(capacity.rate <= 0) | some
+    # Requests come, but not one was answered of late: no reason to shrink, whatever is believed.
+    stuck = (load.offered > 0) & ~by_scope.any(~np.isnan(replicas["ttft"]))
+    conditions: list[tuple[BoolArray, Verdict, int]] = [
+        (np.isnan(demand), Verdict.FREEZE, _NO_LOAD),
+        (silent["ttft"], Verdict.FREEZE, _NO_TTFT),
+        (silent["itl"], Verdict.FREEZE, _NO_ITL),
+        (wanted.source == Source.UNKNOWN_CLASS, Verdict.FREEZE, _UNKNOWN_CLASS),
+        (~reached, Verdict.FREEZE, _OUT_OF_REACH),
+        (~some, Verdict.FREEZE, _NOTHING_KNOWN),
+        (~load.complete | stuck, Verdict.NO_SHRINK, _INCOMPLETE),
+        (young, Verdict.NO_SHRINK, _YOUNG),
+    ]
+    where = [condition for condition, _, _ in conditions]
+    verdict = np.select(where, [int(one) for _, one, _ in conditions], int(Verdict.JUDGED))
+    return verdict, np.select(where, [reason for _, _, reason in conditions], _PLANNED)
+
+
+def predicted(observation: Observation, allocation: Allocation, parameters: Parameters) -> Prediction:
+    """
+    (V,) mean latencies and fill of the batch if the load of now were spread over an allocation.
+
+    Every variant of a scope gets load in proportion to what its replicas can serve at most.
+    """
+    fleet = observation.fleet
+    scope = fleet.scope_of_variant
+    scopes = len(fleet.scopes)
+    before = recall({}, fleet)
+    profile, profile_batch = profiles_of(fleet, [parameters.profiles] * scopes)
+    mix = mix_of(observation, before.mix, profile_batch)
+    sample = sample_of(observation, mix)
+    if not parameters.tuning_enabled:
+        sample = replace(sample, rate=np.full(len(fleet), np.nan))
+    times = known_times(estimator.improved(before.estimate, sample, profile, 0.0), mix)
+    offered = load_of(observation, before.queued, 0.0).offered
+    _, high = rate_bounds(times)
+    runs = np.nan_to_num(np.where(np.isnan(allocation.replicas), observation.variants.base, allocation.replicas))
+    total = fleet.by_scope.sum(np.nan_to_num(high) * runs)[scope]
+    rows = np.flatnonzero(~np.isnan(high) & (runs > 0) & (total > 0) & np.isfinite(offered[scope]))
+    ttft, itl, fill = (np.full(len(fleet), np.nan) for _ in range(3))
+    if len(rows):
+        rate = np.maximum(offered[scope][rows] * high[rows] / total[rows], 1e-9)
+        nothing = np.full(len(rows), np.nan)
+        found = latencies(times.take(rows), rate, runs[rows], Goals(nothing, nothing, nothing))
+        ttft[rows], itl[rows] = found.ttft, found.itl
+        fill[rows] = np.minimum(found.in_service / times.max_batch[rows], 1.0)
+    return Prediction(ttft=ttft, itl=itl, utilization=fill)
