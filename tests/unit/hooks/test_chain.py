@@ -267,6 +267,8 @@ def test_all_are_told_even_beside_one_that_is_stuck(log):
     assert log == [("stand_down", "Quick")]
     assert list(failures) == ["actuator stuck", "actuator broken"]
     assert "is still in a late call" in str(failures["actuator stuck"])
+    thread = next(thread for thread in threading.enumerate() if thread.name == "wva-actuator stuck")
     stuck.plugin.go_on.set()
     stop_all([stuck, quick, broken])
+    thread.join(LONG)  # it may still have been in its late call when it was told to stop, and nobody waits for that
     assert ("stand_down", "Stuck") in log
