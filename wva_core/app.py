@@ -5,6 +5,7 @@ The only place where all parts are put together: a world, its ends, a brain, rec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,10 +14,12 @@ from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
 from wva_core.domain import Memory, Mode, Reason
+from wva_core.domain.record import Record
 from wva_core.engine.brain import Brain
 from wva_core.engine.loop import CycleResult, Engine, PolicyRefused
-from wva_core.engine.replay import ReplayedCycle, replay
-from wva_core.errors import EnvironmentFault, WvaError
+from wva_core.engine.predictions import Predictions, can_predict, predictions
+from wva_core.engine.replay import ReplayedCycle, decided_again, replay, same_plan
+from wva_core.errors import EnvironmentFault, RecordError, WvaError
 from wva_core.hooks import catalog
 from wva_core.hooks.chain import Entry
 from wva_core.hooks.runtime import Runtime
@@ -41,6 +44,7 @@ __all__ = [
     "engine_for",
     "entry",
     "facts",
+    "recorded_predictions",
     "records_folder",
     "replay_records",
     "run_contender",
@@ -111,7 +115,7 @@ def check_contenders(scenario: Scenario) -> None:
         if isinstance(contender, WvaContender):
             _ends(contender)
             for change in (None, *contender.changes):
-                Brain.build(contender_layers(scenario, contender, change)).settings(scenario.fleet)
+                Brain.build(contender_layers(scenario, contender, change)).check(scenario.fleet)
 
 
 def engine_for(world: World, contender: WvaContender, memory: Memory | None = None, log: Log | None = None) -> Engine:
@@ -392,13 +396,53 @@ def replay_records(directory: Path, start: float | None = None, end: float | Non
         RecordError: the records cannot be read.
         WvaError: a recorded policy names plugins that are not usable here.
     """
+    yield from replay(RecordReader(directory).read(start, end, from_checkpoint=True), _recorded_brain)
 
-    def build(policy: Mapping[str, Any]) -> Brain:
-        brain = Brain.build([Layer("record", policy)])
-        brain.start(Runtime(_StoppedClock()))
-        return brain
 
-    yield from replay(RecordReader(directory).read(start, end, from_checkpoint=True), build)
+def recorded_predictions(directory: Path, record: Record) -> Predictions:
+    """
+    What the analyzers of a recorded cycle expect of its plan, by entry name; nothing where none of them predicts.
+
+    The cycle is decided again, from the checkpoint before it, so that every analyzer has learnt what it had then.
+
+    Args:
+        directory: that the record was read from.
+        record: a complete one.
+
+    Raises:
+        RecordError: the cycles before it cannot be read.
+        WvaError: a recorded policy names plugins that are not usable here, or decides this cycle otherwise today.
+
+    Cost: that of at most 240 cycles (`segment_cycles` of the writer) of the analyzers and the optimizer.
+    """
+    if not can_predict(Brain.build([Layer("record", record.policy)])):
+        return {}
+    cycles = RecordReader(directory).read(record.time, record.time, from_checkpoint=True)
+    with closing(decided_again(cycles, _recorded_brain)) as again:
+        for then, decision, brain in again:
+            if then.cycle != record.cycle or then.time != record.time:
+                continue
+            if not same_plan(record.plan, decision.plan):
+                raise RecordError(
+                    "is decided otherwise by the plugins installed now, so what they expect says nothing of it",
+                    object=str(directory),
+                    key=f"cycle {record.cycle}",
+                    remedy="install the release that wrote it",
+                )
+            return predictions(decision, brain)
+    raise RecordError(
+        "cannot be decided again: there is no checkpoint before it",
+        object=str(directory),
+        key=f"cycle {record.cycle}",
+        remedy="ask about a later cycle",
+    )
+
+
+def _recorded_brain(policy: Mapping[str, Any]) -> Brain:
+    """The brain of a recorded policy, in service."""
+    brain = Brain.build([Layer("record", policy)])
+    brain.start(Runtime(_StoppedClock()))
+    return brain
 
 
 class _StoppedClock:

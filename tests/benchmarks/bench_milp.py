@@ -3,7 +3,8 @@ What the assignment of servers to accelerators costs: time, proven gap and memor
 
 Servers like the same accelerators best; of each type there are 70 % of what would be used without limits, or of the
 median type where that is more. The greedy choice is that of the ancestor: who loses most by the second choice takes
-the first before the others do, whole servers only. Its cost is compared where it serves as many.
+the first before the others do, whole servers only. Its cost is compared where it serves as many, and so is its time,
+which is that of a plain loop.
 """
 
 from __future__ import annotations
@@ -76,13 +77,26 @@ def greedy(problem: Problem) -> tuple[int, float]:
     return served, total
 
 
-def report(name: str, problem: Problem, answer: Solution, seconds: float, peak: int, beside: tuple[int, float]) -> None:
+def timed_greedy(problem: Problem) -> tuple[int, float, float]:
+    """The greedy choice and the seconds it takes, the least of three."""
+    seconds = np.inf
+    for _ in range(3):
+        started = time.perf_counter()
+        served, total = greedy(problem)
+        seconds = min(seconds, time.perf_counter() - started)
+    return served, total, seconds
+
+
+def report(
+    name: str, problem: Problem, answer: Solution, seconds: float, peak: int, beside: tuple[int, float, float]
+) -> None:
     """Print one line."""
-    served, total = beside
+    served, total, loop_seconds = beside
     ratio = f"{answer.objective / total:.4f} of greedy" if served == answer.served.sum() else "not comparable"
     print(
-        f"  {name:34} {seconds * 1e3:8.1f} ms   gap {answer.gap:8.4%}   cost {answer.objective:10.1f} ({ratio})   "
-        f"served {answer.served.sum()} of {problem.servers}, greedy {served}   peak {peak / 2**20:6.1f} MiB"
+        f"  {name:28} {seconds * 1e3:7.1f} ms ({seconds / loop_seconds:5.2f} x greedy)   gap {answer.gap:7.4%}   "
+        f"cost {answer.objective:9.1f} ({ratio})   served {answer.served.sum()}/{problem.servers}, greedy {served}   "
+        f"peak {peak / 2**20:5.1f} MiB"
     )
 
 
@@ -91,9 +105,10 @@ def main() -> None:
     price_ascent(market(50))  # imports and caches
     for servers in (1_000, 10_000):
         problem = market(servers)
-        beside = greedy(problem)
+        beside = timed_greedy(problem)
         cases = {
             f"milp, {servers} x {KINDS}, one each": lambda problem=problem: solve(problem, multi=False),
+            f"milp, {servers} x {KINDS}, mixes": lambda problem=problem: solve(problem),
             f"prices, {servers} x {KINDS}, one each": lambda problem=problem: price_ascent(problem, multi=False),
             f"prices, {servers} x {KINDS}, mixes": lambda problem=problem: price_ascent(problem),
         }
@@ -111,7 +126,7 @@ def main() -> None:
     problem = market(100)
     started = time.perf_counter()
     answer = solve(problem, multi=False, exact_up_to=1_000)
-    report("exact, 100 x 6, one each", problem, answer, time.perf_counter() - started, 0, greedy(problem))
+    report("exact, 100 x 6, one each", problem, answer, time.perf_counter() - started, 0, timed_greedy(problem))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ What the greedy choice costs: `inferno` against `milp` on the published instance
 Random instances have the published accelerators, models and classes; 10 to 40 servers of a random model, class and
 rate; and of every type of card 50 to 150 % of what would be used of it if there were no limits (of a type that nobody
 would use, of what is used of a type on average), with less than that of at least one. Both optimizers are called as
-`wva optimize` calls them; `milp` may give a server several accelerators, `inferno` never does. Served servers are
-counted by priority; costs are compared where both serve all, because what else is left goes to other servers.
+`wva optimize` calls them, once with one accelerator for each server and once with several, which `inferno` never gives.
+Served servers are counted by priority; costs are compared where both serve all, because what else is left goes to
+other servers.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def system_of(document: dict[str, Any]) -> System:
     return validate(SystemDocument, document, "the benchmark", InputError).system
 
 
-def crowded(published: dict[str, Any], servers: int, seed: int) -> System:
-    """A random instance whose capacity binds."""
+def crowded(published: dict[str, Any], servers: int, seed: int, *, mixes: bool) -> System:
+    """A random instance whose capacity binds; with or without several accelerators for a server."""
     rng = np.random.default_rng(seed)
     document = copy.deepcopy(published)
     system = document["system"]
@@ -58,7 +59,7 @@ def crowded(published: dict[str, Any], servers: int, seed: int) -> System:
         for number in range(servers)
     ]
     optimizer = system["optimizerData"]["optimizer"]
-    optimizer["unlimited"] = optimizer["heterogeneous"] = True
+    optimizer["unlimited"], optimizer["heterogeneous"] = True, mixes
     free = system_of(document)
     question = question_of(free)
     used = told(question, answer(free, question, "inferno"), "inferno")["accelerators"]
@@ -115,11 +116,12 @@ def main() -> None:
         )
     for servers in SIZES:
         seeds = range(1000 * servers, 1000 * servers + INSTANCES // len(SIZES))
-        rows = [compared(crowded(published, servers, seed)) for seed in seeds]
-        _print(servers, [(row["inferno"], row["milp"]) for row in rows])
+        for mixes in (False, True):
+            rows = [compared(crowded(published, servers, seed, mixes=mixes)) for seed in seeds]
+            _print(servers, [(row["inferno"], row["milp"]) for row in rows], mixes=mixes)
 
 
-def _print(servers: int, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+def _print(servers: int, pairs: list[tuple[dict[str, Any], dict[str, Any]]], *, mixes: bool) -> None:
     fewer = sum(a["served"] < b["served"] for a, b in pairs)
     more = sum(a["served"] > b["served"] for a, b in pairs)
     all_served = [(a, b) for a, b in pairs if sum(a["served"]) == sum(b["served"]) == servers]
@@ -127,10 +129,12 @@ def _print(servers: int, pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> 
     served = [np.mean([sum(pair[i]["served"]) for pair in pairs]) for i in range(2)]
     times = [[pair[i]["ms"] for pair in pairs] for i in range(2)]
     print(
-        f"{len(pairs)} random, {servers} servers: served {served[0]:.1f} against {served[1]:.1f};"
+        f"{len(pairs)} random, {servers} servers, {'several accelerators' if mixes else 'one accelerator'} a server:"
+        f" served {served[0]:.1f} against {served[1]:.1f};"
         f" less in {fewer}, more in {more}; both serve all in {len(dearer)},"
         f" there {np.mean(dearer):+.1%} ({min(dearer, default=0):+.1%} to {max(dearer, default=0):+.1%}) in cost;"
-        f" {np.median(times[0]):.1f} ms against {np.median(times[1]):.0f} ms (at most {max(times[1]):.0f} ms)"
+        f" {np.median(times[0]):.1f} ms against {np.median(times[1]):.0f} ms (at most {max(times[1]):.0f} ms,"
+        f" {np.median(np.divide(times[1], times[0])):.0f} times as long)"
     )
 
 

@@ -129,6 +129,47 @@ def test_json_output_is_the_report_and_nothing_else(wva, scenario, tmp_path):
     assert "simulator against the closed-loop formula" in result.stderr
 
 
+NOISY = """
+import os
+from wva_core.domain import Allocation
+from wva_core.hooks import hookimpl
+
+class Plugin:
+    api = "1"
+
+    def __init__(self, parameters):
+        pass
+
+    @hookimpl
+    def allocate(self, observation, limits):
+        os.write(1, b"a solver speaks\\n")
+        return Allocation(limits.low.clip(1))
+"""
+
+
+def test_what_a_solver_prints_past_python_is_not_in_the_json(tmp_path):
+    site = tmp_path / "site"
+    (site / "wva_noisy").mkdir(parents=True)
+    (site / "wva_noisy/__init__.py").write_text(NOISY)
+    info = site / "wva_noisy-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wva-noisy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[wva.optimizers]\nnoisy = wva_noisy:Plugin\n")
+    policy = {"analyzers": [{"type": "saturation-v1"}], "optimizer": {"type": "noisy"}}
+    path = tmp_path / "noisy.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "contenders": [{"name": "noisy", "wva": {"policy": policy}}]}))
+    done = subprocess.run(
+        [sys.executable, "-c", "from wva_core.cli import main; main()", "simulate", path, "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )
+    assert json.loads(done.stdout)["contenders"][0]["name"] == "noisy"
+    assert "a solver speaks" in done.stderr
+
+
 def test_words_in_brackets_are_printed_as_they_are(wva, tmp_path):
     document = {**SMALL, "name": "[red]x[/red]", "contenders": [{"name": "[bold] one", "static": {"replicas": 3}}]}
     path = tmp_path / "s.yaml"

@@ -18,8 +18,16 @@ from wva_core.domain import Reason
 from wva_core.domain.record import Record
 from wva_core.engine import Brain, Deadline, Decision
 from wva_core.engine import decide as decide_cycle
+from wva_core.engine.predictions import Predictions, predictions
 from wva_core.hooks import Runtime
-from wva_core.telemetry.explanation import AnswerExplanation, Explanation, VariantExplanation, explain, figure
+from wva_core.telemetry.explanation import (
+    AnswerExplanation,
+    Explanation,
+    PredictionExplanation,
+    VariantExplanation,
+    explain,
+    figure,
+)
 
 __all__ = ["decide"]
 
@@ -78,9 +86,10 @@ def decide(ctx: click.Context, observation: Path, policy: Path | None, output: s
     try:
         with foreign_output_to_stderr():
             decision = decide_cycle(seen, brain, memory, Deadline(brain.policy.spec.interval))
+            expected = predictions(decision, brain, timeout=brain.policy.spec.interval)
     finally:
         brain.stop()
-    told = _document(brain, decision)
+    told = _document(brain, decision, expected)
     if output == "json":
         click.echo(json.dumps(told, indent=2, allow_nan=False))
     else:
@@ -95,7 +104,7 @@ def decide(ctx: click.Context, observation: Path, policy: Path | None, output: s
 # What is told, as plain data
 
 
-def _explained(brain: Brain, decision: Decision) -> Explanation:
+def _explained(brain: Brain, decision: Decision, expected: Predictions) -> Explanation:
     """The decision retold as a record of it would be."""
     return explain(
         Record(
@@ -109,17 +118,18 @@ def _explained(brain: Brain, decision: Decision) -> Explanation:
             limits=decision.limits,
             plan=decision.plan,
             base=decision.observation.variants.base,
-        )
+        ),
+        expected=expected,
     )
 
 
-def _document(brain: Brain, decision: Decision) -> dict[str, Any]:
+def _document(brain: Brain, decision: Decision, expected: Predictions) -> dict[str, Any]:
     """
     The answer for `--output json`: what is not known is null, replicas are whole numbers.
 
     Variants and scopes stand in the order of the fleet, which is that of their names.
     """
-    told = _explained(brain, decision)
+    told = _explained(brain, decision, expected)
     failed = {
         entry.name: decision.failures[entry.label] for entry in brain.analyzers if entry.label in decision.failures
     }
@@ -138,6 +148,11 @@ def _document(brain: Brain, decision: Decision) -> dict[str, Any]:
                 here[name] = _nothing("failed", str(failed[name]))
         for name, answer in here.items():
             assessments[name][scope.label] = answer
+        predicted = {
+            (one.variant, one.analyzer): _expectation(one)
+            for one in scope.predictions
+            if here[one.analyzer]["verdict"] not in _HAS_NO_SAY
+        }
         for variant in scope.variants:
             row = decision.plan.fleet.index[variant.variant]
             analyzers = {
@@ -146,6 +161,7 @@ def _document(brain: Brain, decision: Decision) -> dict[str, Any]:
                     "capacity": None
                     if answer["verdict"] in _HAS_NO_SAY
                     else _known(decision.assessments[name].capacity[row]),
+                    **predicted.get((variant.variant, name), {}),
                 }
                 for name, answer in here.items()
             }
@@ -190,6 +206,19 @@ def _said(answer: AnswerExplanation) -> dict[str, Any]:
     }
 
 
+def _expectation(one: PredictionExplanation) -> dict[str, Any]:
+    """What an analyzer expects of a variant at its planned replicas, under the key it has in the answer."""
+    if one.failure:
+        return {"predicted": {"failure": one.failure}}
+    return {
+        "predicted": {
+            "ttft_ms": _known(1e3 * one.ttft),
+            "itl_ms": _known(1e3 * one.itl),
+            "utilization": _known(one.utilization),
+        }
+    }
+
+
 def _nothing(verdict: str, why: str) -> dict[str, Any]:
     """The place of an analyzer that has no say in a scope."""
     unknown = dict.fromkeys(("required", "spare", "demand", "supply"))
@@ -229,7 +258,24 @@ def _print(told: dict[str, Any]) -> None:
 
 
 def _sentences(analyzers: dict[str, Any]) -> list[str]:
-    return [f"{name}: {answer['reason']}" for name, answer in analyzers.items() if answer["reason"]]
+    said = [f"{name}: {answer['reason']}" for name, answer in analyzers.items() if answer["reason"]]
+    return said + [text for name, answer in analyzers.items() if (text := _foretold(name, answer.get("predicted")))]
+
+
+def _foretold(name: str, predicted: dict[str, Any] | None) -> str:
+    """What is expected of the planned replicas, as far as it is known."""
+    if not predicted or set(predicted.values()) == {None}:
+        return ""
+    if "failure" in predicted:
+        return f"{name} expects nothing: {predicted['failure']}"
+    texts = [
+        f"{label} {figure(predicted[key])} ms"
+        for key, label in (("ttft_ms", "TTFT"), ("itl_ms", "ITL"))
+        if predicted[key] is not None
+    ]
+    if predicted["utilization"] is not None:
+        texts.append(f"{predicted['utilization']:.0%} of the batch filled")
+    return f"{name} expects {', '.join(texts)}"
 
 
 def _count(replicas: int | None) -> str:

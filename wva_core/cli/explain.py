@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,12 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from wva_core.domain.record import Record
+    from wva_core.engine.predictions import Predictions
     from wva_core.telemetry.explanation import (
         AnswerExplanation,
         Explanation,
+        PredictionExplanation,
         ScopeExplanation,
         SignalExplanation,
         VariantExplanation,
@@ -27,6 +31,9 @@ _CALENDAR = 1e8
 """Seconds from which a time is a date (1973) and not the clock of a simulation."""
 
 _FILE_WIDTH = 120
+
+_UNIT_WIDTH = 12
+"""Characters of a unit in the heading of a column; the table of the analyzers has it whole."""
 
 
 @click.command()
@@ -45,14 +52,17 @@ def explain(records: Path, model: str | None, namespace: str | None, at: str | N
     Why a cycle gave what it gave.
 
     RECORDS is the directory that a process or a simulation wrote its records to. Shown are, for each model: what every
-    variant got and which limit decided, the votes, what each analyzer said, and the signals with their quality.
+    variant got and which limit decided, the votes, what each analyzer said, what it expects of the planned replicas,
+    and the signals with their quality.
     """
     from wva_core.telemetry.explanation import explain as explained
     from wva_core.telemetry.record_reader import RecordReader
 
     reader = RecordReader(records)
     record = reader.latest() if at is None else reader.at(_moment(at, reader))
-    explanation = explained(record, model, namespace)
+    explained(record, model, namespace)  # what cannot be shown is refused before anything is worked out for it
+    expected, unpredicted = _expected(records, record)
+    explanation = explained(record, model, namespace, expected=expected, unpredicted=unpredicted)
     if output == "json":
         import json
 
@@ -63,6 +73,21 @@ def explain(records: Path, model: str | None, namespace: str | None, at: str | N
     # what goes into a file or a pager has no screen to fit
     console = Console(highlight=False)
     _render(console if console.is_terminal else Console(highlight=False, width=_FILE_WIDTH), explanation)
+
+
+def _expected(records: Path, record: Record) -> tuple[Predictions, str]:
+    """What analyzers expect of a recorded plan; or why none of them can be asked."""
+    if not record.observed:  # said in a line of its own
+        return {}, ""
+    from wva_core.app import recorded_predictions
+    from wva_core.cli.foreign_output import foreign_output_to_stderr
+    from wva_core.errors import WvaError
+
+    try:
+        with foreign_output_to_stderr():
+            return recorded_predictions(records, record), ""
+    except WvaError as exc:
+        return {}, str(exc)
 
 
 def _moment(text: str, reader: RecordReader) -> float:
@@ -123,6 +148,8 @@ def _render(console: Console, told: Explanation) -> None:
         console.print(f"[yellow]![/] {escape(notice)}")
     if not told.observed:
         console.print("[yellow]![/] the signals of this cycle are no longer kept; only the decision is")
+    if told.unpredicted:
+        console.print(f"[yellow]![/] nothing is expected of this plan: {escape(told.unpredicted)}")
     for scope in told.scopes:
         console.print()
         _render_scope(console, scope)
@@ -140,11 +167,18 @@ def _render_scope(console: Console, scope: ScopeExplanation) -> None:
     console.print(_ballot(scope))
     for table in (_steps(scope), _choices(scope)):
         console.print(table)
+    for variant in scope.variants:
+        if variant.capacity_sentence:
+            console.print(f"capacity of {escape(_short(variant.variant))}: {escape(variant.capacity_sentence)}")
     if any(answer.verdict != "failed" for answer in scope.answers):
         console.print(_answers(scope.answers))
     for answer in scope.answers:
         if answer.sentence:
             console.print(f"{escape(answer.analyzer)}: {escape(answer.sentence)}")
+    if any(not one.failure for one in scope.predictions):
+        console.print(_predictions(scope.predictions))
+    for analyzer, failure in dict.fromkeys((one.analyzer, one.failure) for one in scope.predictions if one.failure):
+        console.print(f"{escape(analyzer)} expects nothing: {escape(failure)}")
     if scope.signals:
         console.print(_signals(scope.signals))
 
@@ -184,6 +218,8 @@ def _ballot(scope: ScopeExplanation) -> RenderableType:
     if ballot.shrink_blocked_by and not ballot.growth_by:
         parts.append(f"; shrinking waits for {', '.join(ballot.shrink_blocked_by)}")
     parts.append(f"; sized by {ballot.anchor}" if ballot.anchor else "; no analyzer can size a replica here")
+    if not isnan(ballot.priority):
+        parts.append(f"; priority {ballot.priority:g}")
     return Text.assemble(*parts)
 
 
@@ -211,7 +247,7 @@ def _table(*columns: str) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
-        last = column in {"unit", "capacity from"}
+        last = column == "unit"
         table.add_column(column, justify="left" if number == 0 or last else "right", no_wrap=True, overflow="ellipsis")
     return table
 
@@ -233,11 +269,11 @@ def _choices(scope: ScopeExplanation) -> RenderableType:
     from rich.markup import escape
 
     unit = next((answer.unit for answer in scope.answers if answer.analyzer == scope.ballot.anchor), "")
-    table = _table("choices", "on", "GPUs", "USD/h", f"capacity{f' ({unit})' if unit else ''}", "room", "capacity from")
+    shown = f" ({unit})" if 0 < len(unit) <= _UNIT_WIDTH else ""
+    table = _table("choices", "on", "GPUs", "USD/h", f"capacity{shown}", "room")
     for one in scope.variants:
         figures = map(_cell, (one.gpus, one.cost, one.capacity, one.room))
-        row = (escape(_short(one.variant)), escape(one.accelerator), *figures, escape(one.capacity_sentence))
-        table.add_row(*row)
+        table.add_row(escape(_short(one.variant)), escape(one.accelerator), *figures)
     return table  # type: ignore[no-any-return]
 
 
@@ -252,6 +288,29 @@ def _answers(answers: tuple[AnswerExplanation, ...]) -> RenderableType:
         figures = (_cell(one.demand), _cell(one.supply), capacity, _cell(one.required), _cell(one.spare))
         table.add_row(escape(one.analyzer), one.verdict.replace("_", " "), *figures, escape(one.unit))
     return table  # type: ignore[no-any-return]
+
+
+def _predictions(predictions: tuple[PredictionExplanation, ...]) -> RenderableType:
+    """What is expected at the planned replicas, and in parentheses what was seen at those there were."""
+    from rich.markup import escape
+
+    several = len({one.analyzer for one in predictions}) > 1
+    table = _table("expected (seen)", "replicas", "TTFT ms", "ITL ms", "batch filled")
+    for one in predictions:
+        if one.failure:
+            continue
+        table.add_row(
+            escape(f"{_short(one.variant)} by {one.analyzer}" if several else _short(one.variant)),
+            _cell(one.replicas),
+            f"{_cell(1e3 * one.ttft)} ({_cell(1e3 * one.seen_ttft)})",
+            f"{_cell(1e3 * one.itl)} ({_cell(1e3 * one.seen_itl)})",
+            f"{_share(one.utilization)} ({_share(one.seen_utilization)})",
+        )
+    return table  # type: ignore[no-any-return]
+
+
+def _share(fraction: float) -> str:
+    return "-" if isnan(fraction) else f"{fraction:.0%}"
 
 
 _UNITS = {"tokens/request": "tok/req", "requests/s": "req/s", "tokens/s": "tok/s", "requests": "req", "fraction": ""}

@@ -72,6 +72,7 @@ class VariantRow(_Row):
     model: Name
     accelerator: str | None = None
     role: Literal["prefill", "decode", "both"] | None = None
+    service_class: str | None = None
     cost: Price = None
     gpus_per_replica: Accelerators = None
     min_replicas: Count = None
@@ -94,7 +95,11 @@ class ReplicaRow(_Row):
     waiting: Amount = None
     running: Amount = None
     kv_capacity_tokens: Amount = None
+    max_batch: Amount = None
     arrival_rate: Amount = None
+    request_rate: Amount = None
+    input_token_rate: Amount = None
+    output_token_rate: Amount = None
     input_tokens: Amount = None
     output_tokens: Amount = None
     prefix_hit_rate: Share = None
@@ -104,7 +109,7 @@ class ReplicaRow(_Row):
 
 
 class ModelRow(_Row):
-    """What is known of a model as a whole; every role of it sees the same."""
+    """What is known of a model as a whole; every role and every service class of it sees the same."""
 
     model: Name
     namespace: OptionalName = None
@@ -172,6 +177,7 @@ def observation_of(document: ObservationDocument, source: str) -> WrittenObserva
             model=row.model,
             accelerator=row.accelerator or "",
             role=row.role or "",
+            service_class=row.service_class or "",
         )
         for row in document.variants
     )

@@ -48,7 +48,8 @@ def optimize(system: Path, optimizer: str, output: str, *, compat: bool) -> None
     The cheapest accelerators that keep the objectives of every server.
 
     SYSTEM is a JSON or YAML file: accelerators, models, service classes, servers and capacity. Its keys are explained
-    in docs/user-guide/optimize.md. Nothing outside this process is read or changed.
+    in docs/user-guide/optimize.md. Its times to first token have the first decode step in them (G2), unlike those of
+    `wva size` and of a policy. Nothing outside this process is read or changed.
     """
     document = read_system(system)
     question = question_of(document, compat=compat)
@@ -201,10 +202,33 @@ def _server(question: SystemQuestion, name: str, parts: list[dict[str, Any]], wh
         result["parts"] = [{key: value for key, value in part.items() if key != "capacity"} for part in parts]
     result["current"] = {"accelerator": had.accelerator, "replicas": had.replicas, "cost": had.cost}
     if not served:
-        result["reason"] = question.problems.get(name) or why or "gets less than its load needs"
+        problem = question.problems.get(name)
+        result["reason"] = problem or "; ".join(
+            filter(None, [why or "gets less than its load needs", _needs(question, name)])
+        )
     if excluded := question.excluded.get(name):
         result["excluded"] = dict(sorted(excluded.items()))
     return result
+
+
+def _needs(question: SystemQuestion, name: str) -> str:
+    """What a server would have to get to be served, where cards are limited: on the accelerator that lacks least."""
+    limits = dict(zip(question.limits.rows.labels, question.limits.rows.upper, strict=True))
+    best: tuple[float, str] | None = None
+    for row, pair in enumerate(question.pairs):
+        limit = limits.get(f"GPUs of type {pair.accelerator.card}")
+        if pair.server.name != name or limit is None or not question.capacity[row] > 0:
+            continue
+        load = math.ceil(question.rate[name] / question.capacity[row] * (1 - _ROUNDING))
+        replicas = max(load, pair.server.min_num_replicas)
+        cards = replicas * pair.cards
+        text = (
+            f"{replicas} replicas on {pair.accelerator.name} would do, which take {cards} cards of type"
+            f" {pair.accelerator.card}, and there are {limit:g} for all servers"
+        )
+        if best is None or (cards - limit, text) < best:
+            best = cards - limit, text
+    return "" if best is None else best[1]
 
 
 def _value(had: Current, parts: list[dict[str, Any]], cost: float) -> float:

@@ -8,6 +8,7 @@ import math
 import shlex
 import signal
 import threading
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from wva_core.cli import INTERRUPTED
+from wva_core.cli.foreign_output import foreign_output_to_stderr
 from wva_core.errors import EnvironmentFault
 
 if TYPE_CHECKING:
@@ -73,7 +75,9 @@ def simulate(
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
     checked = app.validation(loaded)
     _print_validation(console, checked)
-    results = _run(console, loaded, out / "records", _log(verbose))
+    # standard output is for one document: what a solver of an optimizer prints there must not get into it
+    with foreign_output_to_stderr() if output == "json" else nullcontext():
+        results = _run(console, loaded, out / "records", _log(verbose))
     partial = any(result.partial for result in results) or len(results) < len(loaded.contenders)
     json_path, html_path = write_report(out, facts, checked, results, partial=partial)
     if output == "json":

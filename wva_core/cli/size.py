@@ -60,7 +60,7 @@ class _Objectives:
 )
 @click.option("--slo-itl", metavar="TIME", help="Objective: time between tokens.")
 @click.option("--slo-wait", metavar="TIME", help="Objective of g0: 95th percentile of the wait.")
-@click.option("--slo-ttft", metavar="TIME", help="Objective of g1 and g2: time to first token.")
+@click.option("--slo-ttft", metavar="TIME", help="Objective of g1 and g2: time to first token, wait and prefill.")
 @click.option("--slo-tps", metavar="N", help="Objective: output tokens per second of all replicas.")
 @click.option("--percentile", metavar="P", help="Of --slo-ttft, such as 95; its mean without.")
 @click.option("--unit-cost", metavar="COST", help="Cost of one replica.")

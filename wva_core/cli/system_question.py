@@ -50,6 +50,14 @@ __all__ = ["Current", "Expectation", "Pair", "SystemQuestion", "expected", "ques
 _ROUNDING = 1e-12
 """Relative: what divides a rate into equal shares fills it."""
 
+_FIRST_DECODE_COUNTS = frozenset({"g2"})
+"""
+Generations whose `slo-ttft` in a system file, and whose time to first token in the answer, has a decode step more.
+
+The definition of that format, without which the published solutions are others; everywhere else the time to first token
+is wait and prefill.
+"""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
@@ -97,8 +105,8 @@ class Expectation:
     """
     Latencies of replicas, (P,) seconds, and the fill of their batch; NaN not known.
 
-    The time to first token counts the first decode step where the parameters know one (G2), in the objectives and
-    here: that is what the published instances mean by it. G0 knows the wait only.
+    The time to first token is that of the format: with the first decode step where the parameters know one (G2), in the
+    objectives and here. G0 knows the wait only.
     """
 
     itl: FloatArray
@@ -222,7 +230,7 @@ def expected(pairs: Sequence[Pair], rate: FloatArray) -> Expectation:
                 continue
             told = analyze(times, rate[rows])
             served = told.status == AnalysisStatus.OK
-            first = told.ttft + told.itl if generation == "g2" else told.ttft
+            first = told.ttft + told.itl if generation in _FIRST_DECODE_COUNTS else told.ttft
             figures = {"itl": told.itl, "ttft": first, "wait": told.wait, "utilization": told.utilization}
             for name, figure in figures.items():
                 columns[name][rows] = np.where(served, figure, np.nan)
@@ -410,8 +418,7 @@ def _sized(pairs: Sequence[Pair], generation: str) -> Sizing:
         itl=seconds("slo_itl"),
         wait=seconds("slo_ttw") / WAIT_MARGIN,
         tps=np.array([pair.target.slo_tps for pair in pairs]),
-        # the objective of these files counts the first decode step, and so does what is told of an allocation
-        compat=generation == "g2",
+        compat=generation in _FIRST_DECODE_COUNTS,
     )
 
 

@@ -4,7 +4,7 @@ What the words mean: fleets, observations, assessments, plans and memory as pure
 
 from wva_core.domain.arrays import BoolArray, FloatArray, Groups, IntArray
 from wva_core.domain.assessment import Assessment, State, Verdict
-from wva_core.domain.ballot import Ballot, Vote
+from wva_core.domain.ballot import LOWEST_PRIORITY, Ballot, Vote
 from wva_core.domain.fleet import DEFAULT_COST, Fleet, Model, Scope, Variant, VariantStatus, VariantTable
 from wva_core.domain.memory import History, Memory
 from wva_core.domain.observation import (
@@ -23,6 +23,7 @@ from wva_core.domain.signals import REPLICA_SIGNALS, SCOPE_SIGNALS, Signal, Sign
 
 __all__ = [
     "DEFAULT_COST",
+    "LOWEST_PRIORITY",
     "REPLICA_SIGNALS",
     "SCOPE_SIGNALS",
     "Allocation",

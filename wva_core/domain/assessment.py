@@ -55,6 +55,10 @@ class Assessment:
         reasons: sentences with `{name}` places for `details` of the scope.
         capacity_reason: (V,) index into `reasons`: where the capacity comes from, or why it is not known.
         details: (S,) or (V,) numbers that explain the answer, by name.
+        per_variant: names of details that are (V,). Of those not named here the length decides, and where there are as
+            many variants as scopes they count as (S,).
+        priority: (S,) who is served first where not all can be, 1 before 2, where this analyzer knows what is promised
+            to whom; NaN where it does not.
         state: what the engine hands back at the next call.
     """
 
@@ -69,6 +73,12 @@ class Assessment:
     capacity_reason: IntArray | None = None
     details: Mapping[str, FloatArray] = field(default_factory=dict)
     state: State = field(default_factory=dict)
+    priority: FloatArray | None = None
+    per_variant: tuple[str, ...] = ()
+
+    def is_per_variant(self, detail: str) -> bool:
+        """Whether a detail has one number for each variant, not for each scope."""
+        return detail in self.per_variant or len(self.details[detail]) != len(self.demand)
 
     @classmethod
     def of(cls, fleet: Fleet, *, unit: str, **columns: Any) -> Assessment:
@@ -82,7 +92,7 @@ class Assessment:
         if columns.get("required") is not None:
             judged |= ~np.isnan(np.asarray(columns["required"], dtype=float))
         columns.setdefault("verdict", np.where(judged, Verdict.JUDGED, Verdict.FREEZE))
-        for name in ("capacity", "required", "spare"):
+        for name in ("capacity", "required", "spare", "priority"):
             if columns.get(name) is not None:
                 columns[name] = floats(columns[name])
         for name in ("verdict", "reason", "capacity_reason"):

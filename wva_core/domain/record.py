@@ -139,13 +139,17 @@ class Record:
         variants = np.array([row for row, one in enumerate(whole.variants) if one.model in models], dtype=np.int64)
         scopes = np.array([row for row, one in enumerate(whole.scopes) if one.model in models], dtype=np.int64)
         fleet = Fleet(whole.variants[row] for row in variants)
-        cut = _Cut(fleet, variants, scopes, len(whole), len(whole.scopes))
+        cut = _Cut(fleet, variants, scopes, len(whole))
         return replace(
             self,
             observation=cut.observation(self.observation),
             assessments={
                 name: replace(
-                    cut.columns(one), details={key: cut.column(column) for key, column in one.details.items()}
+                    cut.columns(one),
+                    details={
+                        key: cut.column(column, "variant" if one.is_per_variant(key) else "scope")
+                        for key, column in one.details.items()
+                    },
                 )
                 for name, one in self.assessments.items()
             },
@@ -174,12 +178,10 @@ class _Cut:
     variants: IntArray
     scopes: IntArray
     variant_count: int
-    scope_count: int
 
-    def column(self, values: Any, per: str = "") -> Any:
-        """A column cut to what stays; without `per` by its length, and per scope where that says nothing."""
-        of_variants = per == "variant" if per else len(values) != self.scope_count
-        kept = values[self.variants] if of_variants else values[self.scopes]
+    def column(self, values: Any, per: str) -> Any:
+        """A column per variant or per scope, cut to what stays."""
+        kept = values[self.variants if per == "variant" else self.scopes]
         kept.flags.writeable = False
         return kept
 
@@ -332,7 +334,8 @@ def assessment_to_plain(assessment: Assessment) -> dict[str, Any]:
 
 def assessment_from_plain(plain: Mapping[str, Any]) -> Assessment:
     """The answer that `assessment_to_plain` made plain; its state is empty."""
-    return Assessment(**{**plain, "reasons": tuple(plain["reasons"])})
+    names = {"per_variant": tuple(plain["per_variant"])} if "per_variant" in plain else {}  # older records name none
+    return Assessment(**{**plain, "reasons": tuple(plain["reasons"]), **names})
 
 
 def ballot_to_plain(ballot: Ballot) -> dict[str, Any]:

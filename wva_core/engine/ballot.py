@@ -213,8 +213,19 @@ def cast(
         shrink=booleans(agree & gated & ~grow),
         frozen=booleans(frozen & ~grow),
         sized=None if sized is None else floats(sized),
+        priority=_priority(assessments, enabled or {}),
     )
     return ballot, tuple(notices)
+
+
+def _priority(assessments: Mapping[str, Assessment], enabled: Mapping[str, BoolArray]) -> FloatArray | None:
+    """(S,) the most important of what analyzers say, each where it is asked; NaN where none does."""
+    result: FloatArray | None = None
+    for name, answer in assessments.items():
+        if answer.priority is not None:
+            said = np.where(enabled[name], answer.priority, np.nan) if name in enabled else answer.priority
+            result = said if result is None else np.fmin(result, said)
+    return None if result is None else floats(result)
 
 
 def _says_nothing(answer: Assessment) -> BoolArray:

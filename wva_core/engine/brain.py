@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wva_core.domain import BoolArray, Fleet, Settings, SignalRequest
+from wva_core.errors import PolicyError
 from wva_core.hooks import catalog
 from wva_core.hooks.chain import Entry, start_all, stop_all
 from wva_core.hooks.runtime import Runtime
@@ -29,12 +30,14 @@ class FleetSettings:
         enabled: (S,) where an analyzer is asked and votes, by entry name.
         needed: (S,) by signal, where nothing may shrink without it: an analyzer that keeps its veto reads it there.
         bounds: what holds answers back.
+        refused: (S,) by entry name, where overrides meet that do not fit together, and what is wrong with the first.
     """
 
     analyzers: dict[str, Settings]
     enabled: dict[str, BoolArray]
     needed: dict[SignalRequest, BoolArray]
     bounds: BoundsColumns
+    refused: dict[str, tuple[BoolArray, PolicyError]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -108,15 +111,20 @@ class Brain:
         return tuple(dict.fromkeys(signal for entry in self.analyzers for signal in entry.signals))
 
     def settings(self, fleet: Fleet) -> FleetSettings:
+        """Policy as columns over this fleet, with what of it does not fit together."""
+        if self._settings is None or self._fleet is not fleet:
+            self._settings, self._fleet = self._spread(fleet), fleet
+        return self._settings
+
+    def check(self, fleet: Fleet) -> None:
         """
-        Policy as columns over this fleet.
+        Refuses what does not fit together on a fleet.
 
         Raises:
             PolicyError: overrides that meet on a model of this fleet do not fit together.
         """
-        if self._settings is None or self._fleet is not fleet:
-            self._settings, self._fleet = self._spread(fleet), fleet
-        return self._settings
+        for _, error in self.settings(fleet).refused.values():
+            raise error
 
     def _spread(self, fleet: Fleet) -> FleetSettings:
         enabled = {entry.name: self.policy.enabled(fleet, entry.name) for entry in self.analyzers}
@@ -130,7 +138,9 @@ class Brain:
         for entry in self.analyzers:
             own = entry.default_thresholds
             settings[entry.name] = self.policy.settings(fleet, entry.name, (own.scale_up, own.scale_down))
-        return FleetSettings(settings, enabled, needed, self.policy.bounds(fleet))
+        found = {entry.name: self.policy.refused(fleet, entry.name) for entry in self.analyzers}
+        refused = {name: one for name, one in found.items() if one is not None}
+        return FleetSettings(settings, enabled, needed, self.policy.bounds(fleet), refused)
 
     def start(self, runtime: Runtime) -> None:
         """Puts every plugin into service, or none."""

@@ -21,6 +21,7 @@ from wva_core.domain import (
     Allocation,
     Assessment,
     Ballot,
+    BoolArray,
     FloatArray,
     IntArray,
     Limits,
@@ -102,6 +103,9 @@ def decide(
         for entry in brain.analyzers
         if (assessment := calls.assess(entry, observation, settings.analyzers[entry.name], memory)) is not None
     }
+    for name, (where, _) in settings.refused.items():
+        if name in assessments:
+            assessments[name] = _frozen(assessments[name], where)
     ballot, notices = voting.cast(
         brain.analyzers,
         assessments,
@@ -113,6 +117,7 @@ def decide(
         live_intervals=policy.ballot.live_intervals,
         compat=policy.ballot.compat,
     )
+    notices += tuple(Notice("overrides_clash", name, str(error)) for name, (_, error) in settings.refused.items())
     held_now = holds(observation, ballot, settings.needed, settings.bounds)
     static = static_limits(observation, held_now)
     keep = held(observation)
@@ -145,6 +150,22 @@ def decide(
         ),
         failures=calls.failures,
         seconds=calls.seconds,
+    )
+
+
+def _frozen(answer: Assessment, where: BoolArray) -> Assessment:
+    """The answer without a say in some scopes, where policy does not say what to judge by."""
+
+    def unknown(column: FloatArray | None) -> FloatArray | None:
+        return None if column is None else floats(np.where(where, np.nan, column))
+
+    return replace(
+        answer,
+        verdict=integers(np.where(where, Verdict.FREEZE, answer.verdict)),
+        demand=floats(np.where(where, np.nan, answer.demand)),
+        required=unknown(answer.required),
+        spare=unknown(answer.spare),
+        reason=None if answer.reason is None else integers(np.where(where, 0, answer.reason)),
     )
 
 
@@ -326,6 +347,10 @@ class _Calls:
             if column is not None and np.any(wrong := (column < 0) | np.isinf(column)):
                 self._refuse(entry, "assess", name, float(column[wrong][0]), "finite numbers of at least 0, or NaN")
                 return False
+        if answer.priority is not None and np.any(wrong := (answer.priority < 1)):
+            wanted = "numbers from 1, which is served first, or NaN"
+            self._refuse(entry, "assess", "priority", float(answer.priority[wrong][0]), wanted)
+            return False
         ends = {"verdict": len(Verdict), "reason": len(answer.reasons), "capacity_reason": len(answer.reasons)}
         for name, end in ends.items():
             column = getattr(answer, name)
@@ -333,6 +358,15 @@ class _Calls:
                 self._refuse(entry, "assess", name, int(column[wrong][0]), f"numbers from 0 to {end - 1}")
                 return False
         sizes = {(len(answer.capacity),), (len(answer.demand),)}
+        unnamed = [
+            name
+            for name in answer.per_variant
+            if name not in answer.details or np.shape(answer.details[name]) != (len(answer.capacity),)
+        ]
+        if unnamed:
+            wanted = "names of details that have one number for each variant"
+            self._refuse(entry, "assess", "per_variant", unnamed[0], wanted)
+            return False
         for name, column in answer.details.items():
             if np.shape(column) not in sizes:
                 self._refuse(
@@ -361,6 +395,7 @@ def _assessment_columns(variants: int, scopes: int) -> dict[str, tuple[bool, int
         "spare": (False, scopes, False),
         "reason": (True, scopes, False),
         "capacity_reason": (True, variants, False),
+        "priority": (False, scopes, False),
     }
 
 

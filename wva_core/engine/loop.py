@@ -219,7 +219,7 @@ class Engine:
             WvaError: the new policy is not usable; nothing has changed.
         """
         brain = Brain.build(layers)
-        brain.settings(self.memory.fleet)  # what does not fit the fleet is refused here too
+        brain.check(self.memory.fleet)  # what does not fit the fleet is refused here too
         brain.start(self.runtime)
         old, self.brain = self.brain, brain
         self._policy, self._policy_changed = brain.policy.plain, True

@@ -4,7 +4,8 @@ Recorded cycles decided once more, to the same plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from wva_core.domain import Memory, Plan
 from wva_core.domain.record import Record
 from wva_core.engine.brain import Brain
-from wva_core.engine.cycle import decide
+from wva_core.engine.cycle import Decision, decide
 
-__all__ = ["ReplayedCycle", "replay", "same_plan"]
+__all__ = ["ReplayedCycle", "decided_again", "replay", "same_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,17 @@ def same_plan(one: Plan, other: Plan) -> bool:
 def replay(
     records: Iterable[Record], build: Callable[[Mapping[str, Any]], Brain], memory: Memory | None = None
 ) -> Iterator[ReplayedCycle]:
+    """Recorded cycles with the plans of today; arguments as in `decided_again`."""
+    with closing(decided_again(records, build, memory)) as again:
+        for record, decision, _ in again:
+            yield ReplayedCycle(record, decision.plan)
+
+
+def decided_again(
+    records: Iterable[Record], build: Callable[[Mapping[str, Any]], Brain], memory: Memory | None = None
+) -> Generator[tuple[Record, Decision, Brain], None, None]:
     """
-    Decides recorded cycles again, in order.
+    Decides recorded cycles again, in order; the brain of a cycle is in service until the next one is asked for.
 
     Args:
         records: consecutive records; the first one that carries a memory is where it starts, and one in the middle
@@ -68,7 +78,7 @@ def replay(
                 record.observation, brain, memory or Memory.empty(record.observation.fleet), absent=record.failures
             )
             memory = decision.memory
-            yield ReplayedCycle(record, decision.plan)
+            yield record, decision, brain
     finally:
         if brain is not None:
             brain.stop()

@@ -184,16 +184,24 @@ class AnalyzerSpec(_LifecycleSpec):
         """
 
     @hookspec
-    def predict(self, observation: Observation, allocation: Allocation) -> Prediction:  # type: ignore[empty-body]
+    def predict(  # type: ignore[empty-body]
+        self, observation: Observation, allocation: Allocation, settings: Settings, state: State
+    ) -> Prediction:
         """
         Latency and utilisation to expect under an allocation. Optional.
 
-        Called when a person asks (`wva explain`) and by optimizers' reports, never on the cycle's critical path. What
-        it raises is shown in place of the answer.
+        Called when a person asks (`wva explain`, `wva decide`), on the plugin's own thread, never in the cycle itself:
+        `wva explain` decides the recorded cycle again for it. `observation` and `settings` are those of `assess`,
+        `state` is what that call to `assess` returned: what was learnt of this very observation is in it. Replicas
+        that are NaN stay at `observation.variants.base`. The same arguments must give the same answer.
+
+        What is not known is NaN. What it raises is shown in place of the answer.
 
             @hookimpl
-            def predict(self, observation, allocation):
-                return Prediction(ttft, itl, utilization)
+            def predict(self, observation, allocation, state):
+                step = np.asarray(state["step_seconds"])
+                busy = observation.replicas.index.by_variant.sum(observation.replicas["running"])
+                return Prediction(ttft=step, itl=step, utilization=busy / (allocation.replicas * state["batch"]))
         """
 
 

@@ -251,8 +251,9 @@ class Solution:
         status: `optimal` if every stage is proven, else `feasible`.
         objective: cost.
         bound: proven lower bound of the cost of every answer that serves as much (for `price_ascent`: that serves the
-            same groups, and the others in part as this answer does).
-        gap: (objective - bound) / objective, 0 for a cost of 0.
+            same groups, and the others in part as this answer does). NaN where the budget ended before it was settled
+            who is served, or limits contradict each other.
+        gap: (objective - bound) / objective, 0 for a cost of 0; NaN without a bound.
         nodes: branch-and-bound nodes that were used.
         binding: (P,) row that leaves no room for one more replica, -1 none.
     """
@@ -272,7 +273,7 @@ class Solution:
         """The solution that these replicas are; the bound is cut at the objective."""
         share = served_share(problem, replicas)
         objective = float(problem.cost @ replicas)
-        bound = min(max(bound, 0.0), objective)
+        bound = float(np.clip(bound, 0.0, objective))
         return cls(
             replicas=replicas,
             served=(share >= 1.0)[problem.group],
@@ -280,7 +281,7 @@ class Solution:
             status=status,
             objective=objective,
             bound=bound,
-            gap=(objective - bound) / objective if objective > 0 else 0.0,
+            gap=(objective - bound) / objective if objective > 0 else 0.0 * bound,
             nodes=nodes,
             binding=_binding_rows(problem, replicas),
         )
@@ -513,10 +514,12 @@ class _Program:
             options={"node_limit": max(1, node_limit - self.nodes), "mip_rel_gap": relative_gap},
         )
         self.nodes += int(result.mip_node_count or 0)
+        bound = np.nan if result.mip_dual_bound is None else float(result.mip_dual_bound)
+        result.mip_dual_bound = bound * largest if np.isfinite(bound) else np.nan
         if result.x is not None:
             result.fun = float(result.fun) * largest
-            bound = result.mip_dual_bound
-            result.mip_dual_bound = result.fun if bound is None else float(bound) * largest
+            if np.isnan(result.mip_dual_bound):
+                result.mip_dual_bound = result.fun if result.status == 0 else np.nan
         return result
 
 
@@ -575,14 +578,17 @@ class _Part:
         program = self._program(partial=True)
         priority = self.problem.group_priority[self.groups]
         last: FloatArray | None = None
+        bound = np.nan
         stages = [(goal, goal[priority == level]) for goal in (self.whole, self.part) for level in np.unique(priority)]
         for goal, mine in stages:
             found = program.minimize(mine, np.full(len(mine), -1.0), node_limit, 0.0)
             self.proven &= found.status == 0
-            if found.x is None:
+            if found.x is not None:
+                last = found.x
+            elif last is None or found.status == 2:  # nothing found, or contradictions
                 break
-            last = found.x
-            reached = float(np.round(-found.fun)) if goal is self.whole else float(-found.fun)
+            reached = float(last[mine].sum())  # out of nodes: no less than what is there already
+            reached = float(np.round(reached)) if goal is self.whole else reached
             program.add_rows(
                 np.zeros(len(mine), dtype=np.int64), mine, np.ones(len(mine)), reached - _STAGE_SLACK, np.inf, 1
             )
@@ -591,10 +597,11 @@ class _Part:
             if found.x is not None:
                 self.nodes += program.nodes
                 return self._least_change(program, found, node_limit, relative_gap)
+            bound = float(found.mip_dual_bound)
         # a stage that ran out of nodes leaves what those before it reached
         self.nodes += program.nodes
         self.proven = False
-        return (None if last is None else self._amounts(last)), 0.0
+        return (None if last is None else self._amounts(last)), bound
 
     def _least_change(
         self, program: _Program, found: Any, node_limit: int, relative_gap: float
@@ -894,10 +901,14 @@ def solve_exact(
             keep = problem.current if incumbent is None else incumbent
             keep = np.clip(np.where(np.isnan(keep), problem.low, keep), problem.low, problem.high)
             replicas[part.pairs] = keep[part.pairs]
+            bound = np.nan
+    levels = standing(problem, replicas)[:-2]
     if not keeps_limits(problem, replicas):
         # a budget of odd prices that is missed by less than the solver's tolerance
         keep = problem.current if incumbent is None else incumbent
         replicas, proven = np.clip(np.where(np.isnan(keep), problem.low, keep), problem.low, problem.high), False
     if incumbent is not None and preferred(problem, incumbent, replicas):
         replicas, proven = incumbent.astype(np.float64), False
+    if not proven and not np.allclose(levels, standing(problem, replicas)[:-2], rtol=ROUNDING):
+        bound = np.nan  # it is the cost of serving somebody else
     return Solution.of(problem, replicas, "optimal" if proven else "feasible", bound, nodes)

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from wva_core.errors import ParameterError
+
 __all__ = ["ABOVE", "BELOW", "INSIDE", "largest_within"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -51,10 +53,15 @@ def largest_within(
         (Q,) x: never where the residual is above zero, except `low` itself where the side is BELOW; NaN where the
         residual is NaN at an end. (Q,) BELOW, INSIDE or ABOVE; 0 where x is NaN.
 
+    Raises:
+        ParameterError: a lower end is above its upper one.
+
     Cost: for smooth functions 6 to 15 evaluations each, against 34 of a bisection to the same width.
     Source: Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function
     without using derivatives", Advances in Engineering Software 28 (1997).
     """
+    if np.any(low > high):
+        raise ParameterError("is above the upper end", object="search", key="lower end", remedy="swap the two")
     everyone = np.arange(len(low))
     at_low, at_high = residual(low, everyone), residual(high, everyone)
     side = np.where(at_low > 0, BELOW, np.where(at_high <= 0, ABOVE, INSIDE))

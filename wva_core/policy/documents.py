@@ -417,7 +417,8 @@ def _located(
             annotation, metadata = _item_annotation(annotation, step), ()
         while get_origin(annotation) is Annotated:
             annotation, *more = get_args(annotation)
-            metadata = (*metadata, *more)
+            for one in more:
+                metadata = (*metadata, *(one.metadata if isinstance(one, FieldInfo) else (one,)))
     return path, value, annotation, metadata
 
 

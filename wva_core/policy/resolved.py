@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple, TypeAlias, get_args
@@ -127,6 +127,7 @@ class ResolvedPolicy:
         self._changes = [self._changes_of(row) for row in range(len(spec.overrides))]
         self._matcher = Matcher([override.match for override in spec.overrides])
         self._entry_cache: dict[tuple[str, tuple[int, ...]], _Entry] = {}
+        self._refusals: dict[tuple[str, tuple[int, ...]], PolicyError] = {}
         self._groups_cache: tuple[Fleet, IntArray, list[tuple[int, ...]]] | None = None
         # Every override alone and every two that can meet: conditions between two values are all seen here.
         for rows in [(), *((row,) for row in range(len(spec.overrides))), *self._matcher.overlapping()]:
@@ -208,9 +209,27 @@ class ResolvedPolicy:
     # Columns per scope
 
     def enabled(self, fleet: Fleet, analyzer: str) -> BoolArray:
-        """(S,) whether an analyzer is asked and votes there. Raises `ParameterError` for a name the policy lacks."""
+        """
+        (S,) whether an analyzer is asked and votes there; it is, where overrides do not fit together (see `refused`).
+
+        Raises:
+            ParameterError: the policy has no such analyzer.
+        """
         group_of, entries = self._by_group(fleet, analyzer)
         return booleans(np.array([entry.enabled for entry in entries], dtype=bool)[group_of])
+
+    def refused(self, fleet: Fleet, analyzer: str) -> tuple[BoolArray, PolicyError] | None:
+        """
+        (S,) where three or more overrides meet that do not fit together, and what the first says; None where all do.
+
+        Two that can meet were checked together when the policy was resolved. `settings` has the analyzer's own
+        parameters there, without any override: nothing to judge by.
+        """
+        group_of, groups = self._groups(fleet)
+        errors = [self._entry_or_error(analyzer, rows) for rows in groups]
+        wrong = np.array([isinstance(one, PolicyError) for one in errors], dtype=bool)
+        first = next((one for one in errors if isinstance(one, PolicyError)), None)
+        return None if first is None else (booleans(wrong[group_of]), first)
 
     def settings(self, fleet: Fleet, analyzer: str, default_thresholds: tuple[float, float] | None = None) -> Settings:
         """
@@ -223,7 +242,6 @@ class ResolvedPolicy:
 
         Raises:
             ParameterError: the policy has no such analyzer, or its thresholds are not known.
-            PolicyError: three or more overrides meet on a model and do not fit together.
 
         Cost: one `Parameters` per combination of overrides that exists, then one row access per column; about 30 ms
         for 10,000 scopes and ten overrides, and under 1 ms for every other analyzer of the same fleet.
@@ -295,7 +313,20 @@ class ResolvedPolicy:
         if analyzer not in self._entries:
             raise self._no_entry("analyzers", analyzer)
         group_of, groups = self._groups(fleet)
-        return group_of, [self._entry(analyzer, rows) for rows in groups]
+        found = [self._entry_or_error(analyzer, rows) for rows in groups]
+        base = self._entry(analyzer, ())
+        return group_of, [replace(base, enabled=True) if isinstance(one, PolicyError) else one for one in found]
+
+    def _entry_or_error(self, name: str, rows: tuple[int, ...]) -> _Entry | PolicyError:
+        rows = tuple(row for row in rows if name in self._changes[row])
+        known = self._refusals.get((name, rows))
+        if known is not None:
+            return known
+        try:
+            return self._entry(name, rows)
+        except PolicyError as error:
+            self._refusals[name, rows] = error
+            return error
 
     def _entry(self, name: str, rows: tuple[int, ...]) -> _Entry:
         rows = tuple(row for row in rows if name in self._changes[row])

@@ -44,6 +44,7 @@ class CycleLog:
         self._failing: _Lasting[str, ErrorType] = _Lasting()
         self._unwritten: _Lasting[tuple[str, str], str] = _Lasting()
         self._silent: _Lasting[str, str] = _Lasting()
+        self._clashing: _Lasting[str, str] = _Lasting()
         self._stalled: _Lasting[str, int] = _Lasting()
 
     def __call__(self, result: CycleResult | PolicyRefused) -> None:
@@ -130,6 +131,11 @@ class CycleLog:
         for analyzer in ended:
             if f"analyzer {analyzer}" in result.decision.seconds:
                 log.info(Event.ANALYZER_HEARD, analyzer=analyzer)
+
+        clashing = {notice.subject: notice.text for notice in result.plan.notices if notice.code == "overrides_clash"}
+        began, _ = self._clashing.now(clashing)
+        for analyzer in began:
+            log.warning(Event.OVERRIDES_CLASH, analyzer=analyzer, text=clashing[analyzer])
 
     # ---- variants
 

@@ -15,19 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from wva_core.domain.arrays import FloatArray
+from wva_core.domain.arrays import FloatArray, IntArray
 from wva_core.domain.assessment import Assessment, Verdict
 from wva_core.domain.ballot import Vote
-from wva_core.domain.observation import Columns, Quality
+from wva_core.domain.observation import Columns, Observation, Quality
 from wva_core.domain.plan import Reason
 from wva_core.domain.record import Record
 from wva_core.domain.signals import REPLICA_SIGNALS, SCOPE_SIGNALS
-from wva_core.errors import RecordError
+from wva_core.engine.predictions import Predictions
+from wva_core.errors import PluginFailure, RecordError
 
 __all__ = [
     "AnswerExplanation",
     "BallotExplanation",
     "Explanation",
+    "PredictionExplanation",
     "ScopeExplanation",
     "SignalExplanation",
     "VariantExplanation",
@@ -106,12 +108,14 @@ class BallotExplanation:
         anchor: the analyzer whose capacity sizes the variants; empty where the scope is held.
         growth_by: analyzers that require more.
         shrink_blocked_by: analyzers without spare that nothing may go against.
+        priority: as analyzers know it, 1 before 2; NaN where none says. An optimizer may have been told another one.
     """
 
     outcome: str
     anchor: str
     growth_by: tuple[str, ...]
     shrink_blocked_by: tuple[str, ...]
+    priority: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +162,36 @@ class VariantExplanation:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionExplanation:
+    """
+    What one analyzer expects of one variant at the planned replicas, beside what was observed.
+
+    Attributes:
+        analyzer, variant: who expects it, of what.
+        replicas: that the plan gives it; those it started from where the plan says nothing.
+        ttft, itl: seconds; NaN where the analyzer cannot say.
+        utilization: a fraction.
+        seen_ttft, seen_itl: means over the replicas that report, by the requests they serve where all of them say so.
+        seen_utilization: requests that run, of those that fit: into the batch and, where a replica reports lengths and
+            the size of its cache, with half of their output into that.
+        failure: why the analyzer said nothing; empty where it did.
+    """
+
+    analyzer: str
+    variant: str
+    replicas: float
+    ttft: float = math.nan
+    itl: float = math.nan
+    utilization: float = math.nan
+    seen_ttft: float = math.nan
+    seen_itl: float = math.nan
+    seen_utilization: float = math.nan
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ScopeExplanation:
-    """One scope: variants, votes and signals."""
+    """One scope: variants, votes, what is expected of the plan, and signals."""
 
     namespace: str
     model: str
@@ -169,6 +201,7 @@ class ScopeExplanation:
     variants: tuple[VariantExplanation, ...]
     ballot: BallotExplanation
     answers: tuple[AnswerExplanation, ...]
+    predictions: tuple[PredictionExplanation, ...]
     signals: tuple[SignalExplanation, ...]
 
 
@@ -185,6 +218,7 @@ class Explanation:
         failures: why an entry had no say, by entry name.
         notices: what the engine told the operator.
         scopes: those that were asked for.
+        unpredicted: why no analyzer was asked what it expects; empty where they were, or none of them predicts.
     """
 
     cycle: int
@@ -197,6 +231,7 @@ class Explanation:
     failures: Mapping[str, str]
     notices: tuple[str, ...]
     scopes: tuple[ScopeExplanation, ...]
+    unpredicted: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """The same for JSON: not known is null, no limit is the text `unlimited`."""
@@ -204,13 +239,22 @@ class Explanation:
         return plain
 
 
-def explain(record: Record, model: str | None = None, namespace: str | None = None) -> Explanation:
+def explain(
+    record: Record,
+    model: str | None = None,
+    namespace: str | None = None,
+    *,
+    expected: Predictions | None = None,
+    unpredicted: str = "",
+) -> Explanation:
     """
     The explanation of one record.
 
     Args:
         record: a cycle.
         model, namespace: only scopes of this model and namespace.
+        expected: what analyzers expect of its plan.
+        unpredicted: why none of them was asked.
 
     Raises:
         RecordError: the cycle knew no such model or namespace; names those it knew.
@@ -223,7 +267,7 @@ def explain(record: Record, model: str | None = None, namespace: str | None = No
     ]
     if not rows and (model is not None or namespace is not None):
         raise _unknown(record, model, namespace)
-    teller = _Teller(record)
+    teller = _Teller(record, expected or {})
     return Explanation(
         cycle=record.cycle,
         time=float(record.time),
@@ -235,6 +279,7 @@ def explain(record: Record, model: str | None = None, namespace: str | None = No
         failures=dict(record.failures),
         notices=tuple(f"{notice.subject}: {notice.text}" if notice.subject else notice.text for notice in plan.notices),
         scopes=tuple(teller.scope(row) for row in rows),
+        unpredicted=unpredicted,
     )
 
 
@@ -261,8 +306,10 @@ def _unknown(record: Record, model: str | None, namespace: str | None) -> Record
 class _Teller:
     """Tells scopes of one record; what all of them need is worked out once."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, expected: Predictions) -> None:
         self.record = record
+        self.expected = expected
+        self.seen = _seen(record.observation) if expected else {}
         self.fleet = record.observation.fleet
         self.capacity = record.ballot.anchor_capacity(self.fleet.scope_of_variant)
         self.base = np.full(len(self.fleet), np.nan) if record.base is None else record.base
@@ -296,6 +343,7 @@ class _Teller:
             variants=tuple(self._variant(int(variant), row) for variant in variants),
             ballot=self._ballot(row),
             answers=tuple(self._answers(row)),
+            predictions=tuple(self._predictions(variants)),
             signals=tuple(self._signals(row)) if self.record.observed else (),
         )
 
@@ -349,11 +397,9 @@ class _Teller:
         answer = None if anchor is None else self.record.assessments.get(anchor.analyzer)
         if answer is None or answer.capacity_reason is None:
             return ""
-        scopes, variants = len(self.fleet.scopes), len(self.fleet)
         details = {
-            name: float(column[variant if len(column) == variants else scope])
+            name: float(column[variant if answer.is_per_variant(name) else scope])
             for name, column in answer.details.items()
-            if len(column) in {scopes, variants}
         }
         return _sentence(answer.reasons[int(answer.capacity_reason[variant])], details)
 
@@ -377,6 +423,7 @@ class _Teller:
             shrink_blocked_by=tuple(
                 vote.analyzer for vote in ballot.votes if vote.gates_shrink[scope] and not vote.spare[scope] > 0
             ),
+            priority=math.nan if ballot.priority is None else float(ballot.priority[scope]),
         )
 
     def _answers(self, scope: int) -> list[AnswerExplanation]:
@@ -402,7 +449,7 @@ class _Teller:
 
     def _answer(self, name: str, answer: Assessment, vote: Vote | None, scope: int) -> AnswerExplanation:
         details = {
-            key: float(column[scope]) for key, column in answer.details.items() if len(column) == len(self.fleet.scopes)
+            key: float(column[scope]) for key, column in answer.details.items() if not answer.is_per_variant(key)
         }
         capacity = answer.capacity[self.fleet.by_scope.rows(scope)]
         capacity = capacity[~np.isnan(capacity)]
@@ -425,6 +472,23 @@ class _Teller:
             sentence="" if answer.reason is None else _sentence(answer.reasons[int(answer.reason[scope])], details),
             details=details,
         )
+
+    def _predictions(self, variants: IntArray) -> list[PredictionExplanation]:
+        planned = np.where(np.isnan(self.record.plan.desired), self.base, self.record.plan.desired)
+        told = []
+        for name, expects in self.expected.items():
+            for variant in variants.tolist():
+                figures: dict[str, Any] = {f"seen_{key}": float(column[variant]) for key, column in self.seen.items()}
+                if isinstance(expects, PluginFailure):
+                    figures["failure"] = str(expects)
+                else:
+                    figures |= {key: float(getattr(expects, key)[variant]) for key in self.seen}
+                told.append(
+                    PredictionExplanation(
+                        analyzer=name, variant=self.fleet.keys[variant], replicas=float(planned[variant]), **figures
+                    )
+                )
+        return told
 
     def _signals(self, scope: int) -> list[SignalExplanation]:
         seen, where = self.record.observation, self.fleet.scopes[scope]
@@ -452,6 +516,32 @@ class _Teller:
                     )
                 )
         return told
+
+
+def _seen(observation: Observation) -> dict[str, FloatArray]:
+    """By figure of a prediction, (V,) what the replicas of a variant report; NaN where none does."""
+    replicas, by_variant = observation.replicas, observation.replicas.index.by_variant
+
+    def mean(values: FloatArray, weights: FloatArray) -> FloatArray:
+        known = ~np.isnan(values) & ~np.isnan(weights)
+        total = by_variant.sum(np.where(known, weights, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result: FloatArray = by_variant.sum(np.where(known, weights * values, 0.0)) / total
+        return np.where(total > 0, result, np.nan)
+
+    rate = replicas["request_rate"]
+    of_requests = by_variant.all(~np.isnan(rate))[by_variant.of] & by_variant.any(rate > 0)[by_variant.of]
+    weights = np.where(of_requests, rate, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resident = replicas["input_tokens"] + replicas["output_tokens"] / 2.0
+        fits = np.where(resident > 0, replicas["kv_capacity_tokens"] / resident, np.nan)
+        batch = np.fmin(replicas["max_batch"], fits)
+        filled = np.where(batch > 0, replicas["running"] / batch, np.nan)
+    return {
+        "ttft": mean(replicas["ttft"], weights),
+        "itl": mean(replicas["itl"], weights),
+        "utilization": mean(filled, np.where(batch > 0, batch, np.nan)),
+    }
 
 
 def _analyzer_failure(failure: tuple[str, str]) -> tuple[str, str]:

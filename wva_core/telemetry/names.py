@@ -96,6 +96,7 @@ class Event(StrEnum):
     DECISION_CHANGED = "decision_changed"
     POLICY_CHANGED = "policy_changed"
     POLICY_REFUSED = "policy_refused"
+    OVERRIDES_CLASH = "overrides_clash"
     PLUGIN_FAILED = "plugin_failed"
     PLUGIN_RECOVERED = "plugin_recovered"
     WRITE_FAILED = "write_failed"

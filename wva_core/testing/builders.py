@@ -263,12 +263,13 @@ def ballot(
     *votes: Vote,
     anchor: int | Sequence[int] = 0,
     frozen: bool | Sequence[bool] = False,
+    priority: Sequence[float] | None = None,
 ) -> Ballot:
     """
     A ballot of these votes: growth where any requires more, shrinking where all that gate it have spare.
 
     `anchor` is the index of the vote that sizes the variants, one for all scopes or one each; -1 holds a scope, which
-    then neither grows nor shrinks. `frozen` holds where nothing is required.
+    then neither grows nor shrinks. `frozen` holds where nothing is required. `priority` is one number for each scope.
     """
     count = len(_fleet(source).scopes)
     anchors = np.array(np.broadcast_to(np.asarray(anchor, dtype=np.int64), (count,)))
@@ -285,6 +286,7 @@ def ballot(
         grow=booleans(grow & ~held),
         shrink=booleans(consents & offers & ~grow & ~held & ~stopped),
         frozen=booleans(stopped & ~grow),
+        priority=None if priority is None else floats(priority),
     )
 
 

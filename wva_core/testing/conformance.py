@@ -47,6 +47,7 @@ from wva_core.domain import (
     Settings,
     SignalRequest,
     Signals,
+    State,
     Variant,
     Verdict,
 )
@@ -236,6 +237,9 @@ class AnalyzerConformance(_Conformance):
             if column is not None:
                 assert column.shape == (scopes,)
                 assert not np.any(column < 0), "an amount is negative"
+        if answer.priority is not None:
+            assert answer.priority.shape == (scopes,)
+            assert not np.any(answer.priority < 1), "a priority is not one from 1"
         for index, count in ((answer.reason, scopes), (answer.capacity_reason, variants)):
             if index is not None:
                 assert index.shape == (count,)
@@ -320,7 +324,7 @@ class AnalyzerConformance(_Conformance):
         answer, _ = self._assess(entry, seen)
         other, _ = self._assess(entry, renamed)
         _assert_same(answer.capacity, other.capacity[variants], "capacity", rtol=1e-9)
-        for name in ("demand", "verdict", "required", "spare"):
+        for name in ("demand", "verdict", "required", "spare", "priority"):
             column = getattr(answer, name)
             if column is not None:
                 _assert_same(column, getattr(other, name)[scopes], name, rtol=1e-9)
@@ -328,13 +332,40 @@ class AnalyzerConformance(_Conformance):
     def test_ten_thousand_variants_are_answered(self, entry: Entry) -> None:
         self._assess(entry, self.observation(sample_observation(variants=_MANY)))
 
-    def test_what_it_predicts_is_one_number_for_each_variant(self, entry: Entry) -> None:
+    def _predict(self, entry: Entry, seen: Observation, state: State, asked: Settings) -> Prediction:
+        expected = _answer(
+            entry,
+            "predict",
+            observation=seen,
+            allocation=Allocation(seen.variants.base),
+            settings=asked,
+            state=state,
+        )
+        assert isinstance(expected, Prediction), f"predict returned {type(expected).__name__}"
+        for name in ("ttft", "itl", "utilization"):
+            column = getattr(expected, name)
+            assert column.shape == (len(seen.fleet),), f"{name} is not one number for each variant"
+            assert not np.any((column < 0) | np.isinf(column)), f"{name} is neither a finite number nor not known"
+        return expected
+
+    @pytest.mark.parametrize("variants", [0, 12])
+    def test_what_it_predicts_is_one_number_for_each_variant(self, entry: Entry, variants: int) -> None:
+        if entry.has("predict"):
+            for unknown in (0.0, 0.3, 1.0):
+                seen = self.observation(partly_unknown(sample_observation(variants=variants), unknown))
+                answer, asked = self._assess(entry, seen)
+                self._predict(entry, seen, answer.state, asked)
+
+    def test_what_it_predicts_depends_on_what_it_is_given_alone(self, entry: Entry) -> None:
         if entry.has("predict"):
             seen = self.observation(sample_observation())
-            expected = _answer(entry, "predict", observation=seen, allocation=Allocation(seen.variants.base))
-            assert isinstance(expected, Prediction)
-            for column in (expected.ttft, expected.itl, expected.utilization):
-                assert column.shape == (len(seen.fleet),)
+            answer, asked = self._assess(entry, seen)
+            before = encode(dict(answer.state))
+            first = self._predict(entry, seen, answer.state, asked)
+            assert encode(dict(answer.state)) == before, "the state it was given has changed"
+            with self._in_service() as fresh:
+                other = self._predict(fresh, seen, decode(encode(dict(answer.state))), asked)
+            _assert_same(first, other, "another object, with the state from a checkpoint")
 
 
 class OptimizerConformance(_Conformance):

@@ -174,7 +174,11 @@ def _with_replicas(observation: Observation, changed: dict[str, FloatArray]) -> 
 
 
 def sample_ballot(observation: Observation, seed: int = 0, *, known: float = 1.0) -> Ballot:
-    """One vote in requests: every scope grows, shrinks or stays; capacities are known for a share of the variants."""
+    """
+    One vote in requests: every scope grows, shrinks or stays.
+
+    Capacities are known for a share of the variants, a priority for about half of the scopes.
+    """
     rng = np.random.default_rng(seed)
     fleet = observation.fleet
     variants, scopes = len(fleet), len(fleet.scopes)
@@ -204,6 +208,7 @@ def sample_ballot(observation: Observation, seed: int = 0, *, known: float = 1.0
         grow=booleans(required > 0),
         shrink=booleans(spare > 0),
         frozen=booleans(np.zeros(scopes, dtype=bool)),
+        priority=floats(np.where(rng.random(scopes) < 0.5, rng.integers(1, 4, scopes), np.nan)),
     )
 
 
@@ -218,6 +223,7 @@ def reordered_ballot(ballot: Ballot, variant_rows: IntArray, scope_rows: IntArra
         grow=_moved(ballot.grow, scope_rows),
         shrink=_moved(ballot.shrink, scope_rows),
         frozen=_moved(ballot.frozen, scope_rows),
+        priority=None if ballot.priority is None else _moved(ballot.priority, scope_rows),
     )
 
 

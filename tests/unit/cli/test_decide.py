@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -288,6 +289,152 @@ FAILING = """
         def assess(self, observation):
             raise ZeroDivisionError("no replica to divide by")
 """
+
+
+def classes_at_their_limit(free):
+    """Two classes of a model, each with one full replica of an H100, and `free` H100s beside these."""
+    row = {"model": "llama", "accelerator": "H100", "replicas": {"current": 1}}
+    seen = {"waiting": 50, "running": 64, "maxBatch": 64, "arrivalRate": 20, "requestRate": 5, "ttft": 5, "itl": 0.1}
+    lengths = {"inputTokens": 500, "outputTokens": 200}
+    return {
+        "variants": [{"name": name, "serviceClass": name, **row} for name in ("bronze", "gold")],
+        "replicas": [
+            {"variant": f"default/{name}", "pod": f"{name}-0", **seen, **lengths} for name in ("bronze", "gold")
+        ],
+        "inventory": {"H100": {"capacity": 2 + free, "used": 2}},
+    }
+
+
+@pytest.mark.parametrize("optimizer", ["inferno", "milp"])
+@pytest.mark.parametrize(("first", "second"), [("gold", "bronze"), ("bronze", "gold")])
+def test_the_class_of_higher_priority_gets_what_is_left(decided, optimizer, first, second):
+    promise = {"model": "llama", "slo-ttft": 500, "slo-tpot": 50}
+    classes = [{"name": first, "priority": 1, "data": [promise]}, {"name": second, "priority": 2, "data": [promise]}]
+    profile = {"alphaMs": 10, "betaMsPerToken": 0.01, "gammaMsPerToken": 0.0005, "maxBatch": 64}
+    known = {"profiles": [{"model": "llama", "accelerator": "H100", **profile}], "tuningEnabled": False}
+    # best effort lets inferno give a part of what is needed
+    best_effort = {"saturationPolicy": "PriorityExhaustive"} if optimizer == "inferno" else {}
+    policy = {
+        "analyzers": [{"type": "queueing-model", "parameters": {**known, "serviceClasses": classes}}],
+        "optimizer": {"type": optimizer, "parameters": best_effort},
+    }
+    told = targets(decided(classes_at_their_limit(1), policy))
+    assert (told[first], told[second]) == (2, 1)
+    # there is enough for both where nothing is in the way
+    enough = targets(decided(classes_at_their_limit(200), policy))
+    assert min(enough.values()) >= 2
+
+
+KNOWN = {
+    "profiles": [
+        {"model": name, "accelerator": "H100", "alphaMs": 10, "betaMsPerToken": 0.01, "gammaMsPerToken": 0.0005}
+        for name in ("llama", "other")
+    ],
+    "targetTTFT": 500,
+    "targetITL": 50,
+}
+
+
+def model_beside_another(missing=(), **parameters):
+    """A calm model `llama` whose replicas lack some signals, beside an overloaded `other`; document and policy."""
+    calm = {"waiting": 0, "running": 5, "arrivalRate": 2, "requestRate": 2, "ttft": 0.1, "itl": 0.02}
+    full = {"waiting": 90, "running": 64, "arrivalRate": 20, "requestRate": 9, "ttft": 4, "itl": 0.06}
+    lengths = {"maxBatch": 64, "inputTokens": 500, "outputTokens": 200}
+    told = {key: value for key, value in calm.items() if key not in missing}
+    document = {
+        "variants": [
+            {"name": name, "model": name, "accelerator": "H100", "replicas": {"current": 2}}
+            for name in ("llama", "other")
+        ],
+        "replicas": [
+            {"variant": f"default/{name}", "pod": f"{name}-{pod}", **lengths, **signals}
+            for name, signals in (("llama", told), ("other", full))
+            for pod in range(2)
+        ],
+    }
+    analyzer = {"type": "queueing-model", "parameters": {**KNOWN, **parameters}}
+    return document, {"analyzers": [analyzer], "optimizer": {"type": "milp"}}
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        ("ttft", "requests are served, but no replica reports the time to first token"),
+        ("itl", "requests are served, but no replica reports the time between tokens"),
+        ("arrivalRate", "no replica and no gateway reports how many requests arrive"),
+    ],
+)
+def test_a_latency_that_is_missing_freezes_its_model_names_the_signal_and_stops_no_other(decided, signal, words):
+    told = decided(*model_beside_another(missing=[signal]))
+    answers = told["assessments"]["queueing-model"]
+    assert answers["default/llama"]["verdict"] == "freeze"
+    assert answers["default/llama"]["reason"].startswith(words)
+    assert (answers["default/llama"]["demand"] or 1.0) > 0  # never a load of zero
+    assert targets(told)["llama"] == 2
+    assert targets(told)["other"] > 2
+    assert "default/llama" in [row["variant"] for row in told["held"]]
+
+
+def test_objectives_out_of_reach_freeze_their_model_name_the_nearest_and_stop_no_other(decided):
+    document, policy = model_beside_another()
+    policy["overrides"] = [
+        {
+            "match": {"modelID": "llama"},
+            "analyzers": [{"name": "queueing-model", "parameters": {"targetTTFT": 1, "targetITL": 1}}],
+        }
+    ]
+    told = decided(document, policy)
+    answer = told["assessments"]["queueing-model"]["default/llama"]
+    assert answer["verdict"] == "freeze"
+    nearest = re.fullmatch(
+        r"the objectives are out of reach even without load; the nearest that hold are targetTTFT (\d+) and targetITL"
+        r" ([\d.]+)",
+        answer["reason"],
+    )
+    # a step takes 10 ms at least, and the prompt's 500 tokens 5 ms and more
+    assert float(nearest[1]) >= 15
+    assert float(nearest[2]) >= 10
+    assert targets(told)["other"] > 2
+
+
+ORACLE = (
+    BUSY
+    + """
+        @hookimpl
+        def predict(self, observation, allocation, settings, state):
+            from wva_core.hooks import Prediction
+            busy = observation.replicas.index.by_variant.sum(observation.replicas["running"])
+            PREDICTED
+"""
+)
+
+
+def predicting(answer):
+    return ORACLE.replace("PREDICTED", answer)
+
+
+def test_what_an_analyzer_expects_of_the_planned_replicas_is_told(wva, decided, offered, written):
+    offered(
+        "analyzers", "busy", predicting("return Prediction([0.25], [float('nan')], busy / allocation.replicas / 10)")
+    )
+    policy = {"analyzers": [{"type": "busy"}], "optimizer": {"type": "cost-aware"}}
+    document = observation([(10,), (10,)], signals=("running",))
+    told = decided(document, policy)
+    # 20 / 0.85 - 20 is missing: a third replica, each of which then has 20 / 3 of 10
+    assert targets(told) == {"chat": 3}
+    expected = told["decisions"][0]["analyzers"]["busy"]["predicted"]
+    assert expected == {"ttft_ms": 250.0, "itl_ms": None, "utilization": pytest.approx(2 / 3)}
+    text = wva("decide", written(document), "--policy", written(policy, "policy.json")).stdout
+    assert "busy expects TTFT 250 ms, 67% of the batch filled" in " ".join(text.split())
+
+
+def test_an_analyzer_that_fails_to_predict_says_so_and_changes_nothing(decided, offered):
+    offered("analyzers", "busy", predicting("raise ZeroDivisionError('no replica to divide by')"))
+    policy = {"analyzers": [{"type": "busy"}], "optimizer": {"type": "cost-aware"}}
+    told = decided(observation([(10,), (10,)], signals=("running",)), policy)
+    assert targets(told) == {"chat": 3}
+    failure = told["decisions"][0]["analyzers"]["busy"]["predicted"]["failure"]
+    assert failure.startswith("analyzer busy: predict: raised ZeroDivisionError: no replica to divide by")
 
 
 def test_a_policy_file_is_used(decided):

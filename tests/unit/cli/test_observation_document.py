@@ -183,7 +183,8 @@ REFUSED = {
         put("variants", 0, "minreplicas", value=1),
         (
             "variants[0].minreplicas: is not a known key (got 1); did you mean 'minReplicas'? known keys: name,"
-            " namespace, model, accelerator, role, cost, gpusPerReplica, minReplicas, maxReplicas, replicas, desired"
+            " namespace, model, accelerator, role, serviceClass, cost, gpusPerReplica, minReplicas, maxReplicas,"
+            " replicas, desired"
         ),
     ),
     "unknown top key": (
@@ -197,8 +198,8 @@ REFUSED = {
         put("replicas", 0, "kv_usage", value=0.5),
         (
             "replicas[0].kv_usage: is not a known key (got 0.5); did you mean 'kvUsage'? known keys: variant, pod,"
-            " kvUsage, waiting, running, kvCapacityTokens, arrivalRate, inputTokens, outputTokens, prefixHitRate, ttft,"
-            " itl, age"
+            " kvUsage, waiting, running, kvCapacityTokens, maxBatch, arrivalRate, requestRate, inputTokenRate,"
+            " outputTokenRate, inputTokens, outputTokens, prefixHitRate, ttft, itl, age"
         ),
     ),
     "no variants": (drop("variants"), "variants: is missing; add it: a list"),

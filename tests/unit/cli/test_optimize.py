@@ -162,6 +162,15 @@ def test_b7_a_server_is_sized_as_published(optimized, name):
     assert row["max_rate_per_min"] == pytest.approx(max_rpm, rel=1e-5)
 
 
+def test_the_time_to_first_token_of_a_file_has_a_decode_step_more_than_that_of_sizing(optimized, wva):
+    asked = "--model g2 --alpha 5ms --beta 0.2ms --gamma 0.015ms --max-batch 16 --input-tokens 100 --output-tokens 200"
+    tight = f"{asked} --rate 30/min --slo-ttft 45ms --output json".split()
+    row = chat(optimized(system(server(30), classes=[promise(45, 0)])))
+    as_upstream, sized = (json.loads(wva("size", *tight, *more).stdout) for more in (["--compat"], []))
+    assert row["max_rate_per_min"] == pytest.approx(as_upstream["max_rate_per_min"], rel=1e-9)
+    assert row["max_rate_per_min"] < 0.9 * sized["max_rate_per_min"]
+
+
 def test_b7_an_objective_that_cannot_be_kept_is_told_with_the_least_that_can(optimized):
     told = optimized(system(server(1200), classes=[promise(1, 0.1)]))
     row = chat(told)
@@ -344,6 +353,27 @@ def test_b3_keeping_an_accelerator_that_is_unknown_leaves_no_candidate(optimized
 
 
 # ---- B.4: what cannot be asked about is told; the others go on
+
+
+def test_a_minimum_above_the_cards_there_are_is_told_with_what_it_takes(optimized):
+    # two units of a replica, two cards in each unit: five replicas take 20 of 8 cards
+    models, cards = [perf(accCount=2)], [{"name": "gpu-a", "cost": 100, "multiplicity": 2, "type": "A"}]
+    for optimizer in ("inferno", "milp"):
+        document = system(server(least=5), models=models, accelerators=cards, counts={"A": 8})
+        row = chat(optimized(document, "--optimizer", optimizer))
+        assert not row["served"]
+        assert row["reason"].endswith(
+            "; 5 replicas on gpu-a would do, which take 20 cards of type A, and there are 8 for all servers"
+        )
+
+
+def test_of_several_accelerators_the_one_that_lacks_least_is_told(optimized):
+    accelerators = [{"name": "gpu-a", "cost": 100}, {"name": "gpu-b", "cost": 50}]
+    document = system(
+        server(least=6), accelerators=accelerators, models=[perf(), perf("gpu-b")], counts={"gpu-a": 1, "gpu-b": 4}
+    )
+    reason = chat(optimized(document))["reason"]
+    assert "6 replicas on gpu-b would do, which take 6 cards of type gpu-b, and there are 4 for all servers" in reason
 
 
 @pytest.mark.parametrize(

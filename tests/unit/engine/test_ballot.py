@@ -226,6 +226,21 @@ def test_where_policy_does_not_ask_an_analyzer_it_has_no_say():
     assert ballot_of(seen, {"second": step(seen, spare=1)}, enabled=asks)[0].anchor.tolist() == [0, -1]
 
 
+def test_the_most_important_of_what_analyzers_say_is_the_priority_of_a_scope():
+    seen = observe([{"name": name, "model": name} for name in "abc"])
+    first = replace(step(seen), priority=column(5.0, NAN, NAN))
+    second = replace(step(seen), priority=column(7.0, 2.0, NAN))
+    ballot, _ = ballot_of(seen, {"first": first, "second": second, "third": step(seen)})
+    np.testing.assert_array_equal(ballot.priority, [5.0, 2.0, NAN])
+
+
+def test_who_is_not_asked_somewhere_says_no_priority_there():
+    seen = observe([{"name": name, "model": name} for name in "ab"])
+    answer = replace(step(seen), priority=column(5.0, 5.0))
+    ballot, _ = ballot_of(seen, {"first": answer}, enabled={"first": np.array([True, False])})
+    np.testing.assert_array_equal(ballot.priority, [5.0, NAN])
+
+
 def test_nobody_can_write_on_a_ballot(one):
     ballot, _ = ballot_of(one, {"first": step(one, required=1), "second": None})
     parts = [ballot.grow, ballot.shrink, ballot.frozen, ballot.anchor]

@@ -342,6 +342,15 @@ MISSHAPEN = {
     "unknown verdict": ({"verdict": np.array([4])}, "assess.verdict: is not what the hook returns (got 4)"),
     "required of variants": ({"required": np.ones(3)}, "assess.required: is not what the hook returns (got (3,))"),
     "negative demand": ({"demand": np.array([-1.0])}, "(got -1.0); return finite numbers of at least 0, or NaN"),
+    "detail of no variant": (
+        {"per_variant": ("load",)},
+        "assess.per_variant: is not what the hook returns (got 'load'); return names of details",
+    ),
+    "priority of variants": ({"priority": np.ones(3)}, "assess.priority: is not what the hook returns (got (3,))"),
+    "priority of zero": (
+        {"priority": np.zeros(1)},
+        "assess.priority: is not what the hook returns (got 0.0); return numbers from 1, which is served first, or NaN",
+    ),
     "infinite demand": ({"demand": np.array([np.inf])}, "assess.demand: is not what the hook returns (got inf)"),
     "infinite capacity": ({"capacity": np.array([np.inf])}, "assess.capacity: is not what the hook returns (got inf)"),
     "reason without a sentence": ({"reason": np.array([1])}, "assess.reason: is not what the hook returns (got 1)"),

@@ -293,3 +293,51 @@ def test_a_negative_cost_and_an_upper_below_a_lower_limit_are_refused():
 def test_a_capacity_without_types_is_refused():
     with pytest.raises(ParameterError, match="type_of_pair: does not name a type for every pair"):
         Problem.of([0], 1.0, 1.0, [1.0], capacity=[4.0])
+
+
+# What is not proven
+
+
+def test_without_nodes_to_settle_who_is_served_no_bound_is_given():
+    rng = np.random.default_rng(6)
+    kind = np.tile(np.arange(4), 20)
+    problem = Problem.of(
+        np.repeat(np.arange(20), 4),
+        np.array([1.0, 1.8, 3.1, 4.6])[kind],
+        np.array([1.0, 2.0, 3.2, 5.0])[kind] * rng.uniform(0.6, 1.4, 80),
+        rng.uniform(1.0, 200.0, 20),
+        priority=np.arange(20) % 2 + 1,
+        type_of_pair=kind,
+        capacity=np.full(4, 150.0),
+    )
+    answer = solve_exact(problem, node_limit=1)
+    assert answer.status == "feasible"
+    assert keeps_limits(problem, answer.replicas)
+    assert np.isnan(answer.bound)
+    assert np.isnan(answer.gap)
+
+
+def test_a_better_served_answer_that_is_known_has_no_bound_of_a_worse_one():
+    # 10 accelerators, server 0 comes first; the answer that is known serves it, the solver has no nodes to find that
+    rng = np.random.default_rng(3)
+    kind = np.tile(np.arange(4), 20)
+    rate = np.array([1.0, 2.0, 3.2, 5.0])[kind] * rng.uniform(0.6, 1.4, 80)
+    problem = Problem.of(
+        np.repeat(np.arange(20), 4),
+        np.array([1.0, 1.8, 3.1, 4.6])[kind],
+        rate,
+        rng.uniform(1.0, 200.0, 20),
+        type_of_pair=kind,
+        capacity=np.full(4, 60.0),
+    )
+    known = solve_exact(problem, node_limit=2_000)
+    answer = solve_exact(problem, node_limit=1, incumbent=known.replicas)
+    assert not preferred(problem, known.replicas, answer.replicas)
+    assert np.isnan(answer.bound) or answer.bound <= known.objective * (1 + 1e-9)
+
+
+def test_contradicting_limits_have_no_bound():
+    rows = SharedRows(np.array([0]), np.array([0]), np.array([1.0]), np.array([np.inf]))
+    answer = solve_exact(Problem.of([0], 1.0, 1.0, [1.0], high=2.0, rows=rows, lower=5.0))
+    assert answer.status == "feasible"
+    assert np.isnan(answer.bound)

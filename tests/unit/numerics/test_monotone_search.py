@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.oracles import upstream_search
+from wva_core.errors import ParameterError
 from wva_core.numerics.monotone_search import ABOVE, BELOW, INSIDE, largest_within
 
 
@@ -45,6 +47,41 @@ def test_a8_search_5_a_falling_function_is_searched_as_its_negative():
         return -x
 
     assert search(lambda x: -falling(x), 1.0, 5.0, 3) == (pytest.approx(3, rel=1e-9), INSIDE)
+
+
+def test_a8_search_6_a_range_that_ends_before_it_begins_is_refused():
+    with pytest.raises(ParameterError, match="lower end: is above the upper end"):
+        search(double, 5.0, 1.0, 6)
+    with pytest.raises(ValueError, match="invalid range"):
+        upstream_search.search(double, 5.0, 1.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("x", "target", "tolerance", "result"),
+    [
+        pytest.param(1, 1, 0.01, True, id="A8-tolerance-1"),
+        pytest.param(1.005, 1, 0.01, True, id="A8-tolerance-2"),
+        pytest.param(1.02, 1, 0.01, False, id="A8-tolerance-3"),
+        pytest.param(0.1, 0, 0.01, False, id="A8-tolerance-4"),
+        pytest.param(1, 1, -0.01, True, id="A8-tolerance-5"),
+        pytest.param(0, 0, 0.01, True, id="A8-tolerance-6"),
+    ],
+)
+def test_a_value_counts_as_its_target_within_upstreams_tolerance(x, target, tolerance, result):
+    # what the searches below are compared by: this search has no tolerance of values, and needs none
+    assert upstream_search.within(x, target, tolerance) is result
+
+
+@given(st.floats(0.05, 5.0), st.floats(0.5, 4.0), st.floats(0.05, 0.95))
+def test_upstreams_search_ends_where_this_one_does_within_its_tolerance(scale, power, share):
+    def rises(x):
+        return scale * x**power
+
+    target = rises(0.5 + share * 2.5)
+    theirs, side = upstream_search.search(rises, 0.5, 3.0, target)
+    ours, our_side = search(rises, 0.5, 3.0, target)
+    assert our_side == side == INSIDE
+    assert upstream_search.within(rises(ours), rises(theirs), 1.01 * upstream_search.TOLERANCE)
 
 
 def test_a8_search_7_a_function_that_fails_ends_the_search():

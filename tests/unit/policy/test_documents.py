@@ -198,6 +198,16 @@ def test_any_other_spelling_is_refused_with_the_right_one(name: str):
     )
 
 
+def test_the_range_of_values_under_any_key_is_told():
+    class Ranked(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        ranks: dict[str, Annotated[int, Field(ge=1, le=100)]] = {}
+
+    assert refusal({"ranks": {"gold": 0}}, Ranked) == (
+        "p.yaml: ranks.gold: is out of range (got 0); give a whole number from 1 to 100"
+    )
+
+
 def test_an_alias_of_the_model_is_the_only_spelling():
     assert validate(Aliased, {"modelID": "m", "maxRate": 2}, "p", PolicyError).max_rate == 2
     assert refusal({"model": "m", "maxRate": 2}, Aliased) == (

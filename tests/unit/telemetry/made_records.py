@@ -108,7 +108,9 @@ def first_record(fleet: Fleet, instances: int | list[int], seed: int = 0, *, tim
         demand=demand,
         reason=np.zeros(scopes, dtype=np.int64),
         reasons=("demand is {demand} requests in {replicas} replicas",),
-        details={"demand": demand, "replicas": floats(np.full(scopes, 3.0))},
+        details={"demand": demand, "replicas": floats(np.full(scopes, 3.0)), "own": floats(np.arange(variants))},
+        per_variant=("own",),
+        priority=1.0 + np.arange(scopes),
     )
     step = Assessment.of(
         fleet, unit="replicas", required=np.ones(scopes), spare=np.zeros(scopes), demand=np.full(scopes, np.nan)
@@ -134,6 +136,7 @@ def first_record(fleet: Fleet, instances: int | list[int], seed: int = 0, *, tim
         grow=booleans(np.zeros(scopes)),
         shrink=booleans(np.ones(scopes)),
         frozen=booleans(np.zeros(scopes)),
+        priority=floats(np.where(np.arange(scopes) % 2, np.nan, 1.0 + np.arange(scopes))),
     )
     limits = Limits(
         low=table.min_replicas,

@@ -313,6 +313,14 @@ def test_a_variant_that_cannot_be_written_is_told_once(told):
     assert lines[0]["error"] == "conflict 0"
 
 
+def test_overrides_that_clash_are_told_once(told):
+    clash = result(notices=[Notice("overrides_clash", "latency", "overrides[2]: too much")])
+    lines = told(clash, clash, result())
+    assert [(line["event"], line["log_level"]) for line in lines if line["event"] == "overrides_clash"] == [
+        ("overrides_clash", "warning")
+    ]
+
+
 def test_a_silent_analyzer_is_told_once_and_once_more_when_it_is_heard(told):
     texts = ["analyzer latency has not judged ns/m for over 45 s", "analyzer latency has not judged ns/m and 1 more"]
     silent = [

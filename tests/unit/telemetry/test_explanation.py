@@ -33,10 +33,13 @@ from wva_core.domain import (
 )
 from wva_core.domain.arrays import booleans, floats, integers
 from wva_core.domain.record import Record
-from wva_core.errors import RecordError
+from wva_core.errors import PluginFailure, RecordError
+from wva_core.hooks import Prediction
 from wva_core.telemetry.explanation import explain, figure
 from wva_core.telemetry.record_writer import RecordWriter
+from wva_core.testing.builders import ballot, vote
 
+NAN = float("nan")
 BOUNDS = {"staleAfterSeconds": 60.0, "unavailableAfterSeconds": 300.0}
 
 
@@ -304,6 +307,101 @@ def test_figures_are_short(value, text):
     assert figure(value) == text
 
 
+def test_the_priority_of_a_scope_is_told_where_an_analyzer_knows_it():
+    ballot = replace(case().ballot, priority=floats([2.0, NAN]))
+    first, second = explain(case(ballot=ballot)).scopes
+    assert first.ballot.priority == 2.0
+    assert math.isnan(second.ballot.priority)
+    assert math.isnan(explain(case()).scopes[0].ballot.priority)
+
+
+def test_a_detail_that_is_named_as_one_of_variants_is_read_by_variant_where_there_are_as_many_scopes():
+    # one variant in each scope, but in another order: variants by name, scopes by model
+    fleet = Fleet([Variant("ns", "a", "second"), Variant("ns", "b", "first")])
+    seen = Observation.of(0.0, fleet, VariantTable.of([1, 1]))
+    answer = Assessment.of(
+        fleet,
+        unit="requests",
+        demand=[1.0, 2.0],
+        capacity=[4.0, 5.0],
+        capacity_reason=[1, 1],
+        reasons=("", "{fits} at once"),
+        details={"fits": floats([4.0, 5.0]), "load": floats([1.0, 2.0])},
+        per_variant=("fits",),
+    )
+    asked = ballot(seen, vote(seen, analyzer="load", capacity=answer.capacity))
+    record = replace(case(), observation=seen, assessments={"load": answer}, ballot=asked, base=floats([1.0, 1.0]))
+    plan = replace(
+        case().plan,
+        fleet=fleet,
+        **{name: getattr(case().plan, name)[:2] for name in ("current", "desired", "wanted", "low", "high", "reason")},
+        binding_row=integers([-1, -1]),
+        stalled=booleans([False, False]),
+    )
+    record = replace(record, plan=plan, limits=Limits(low=plan.low, high=plan.high))
+    for one in (record, Record.from_plain(record.to_plain())):
+        first, second = explain(one).scopes
+        assert (first.model, first.variants[0].capacity_sentence) == ("first", "5 at once")
+        assert (second.model, second.variants[0].capacity_sentence) == ("second", "4 at once")
+        assert first.answers[0].details == {"load": 1.0}
+    some = record.restricted({"first"}).assessments["load"]
+    assert (some.details["fits"].tolist(), some.details["load"].tolist()) == ([5.0], [1.0])
+
+
+# --- what is expected
+
+
+def expecting(**columns):
+    given = {"ttft": [0.5, 0.25, NAN], "itl": [0.02, 0.03, NAN], "utilization": [0.4, 0.6, NAN], **columns}
+    return {"load": Prediction(**{name: floats(column) for name, column in given.items()})}
+
+
+def with_signals(record, **columns):
+    """The record with these signals of its three replicas in place of its own."""
+    seen = record.observation
+    return replace(record, observation=replace(seen, replicas=ReplicaTable.of(seen.replicas.index, columns)))
+
+
+def test_what_is_expected_stands_beside_what_was_seen_weighted_by_the_requests_served():
+    record = with_signals(
+        case(), ttft=[0.1, 0.4, 0.9], itl=[0.01, 0.04, NAN], request_rate=[3.0, 1.0, 1.0], running=[8, 24, 5],
+        max_batch=[32, 32, NAN],
+    )  # fmt: skip
+    cheap, dear = explain(record, expected=expecting()).scopes[0].predictions
+    assert (cheap.analyzer, cheap.variant, cheap.replicas) == ("load", "ns/chat-cheap", 3.0)
+    assert (cheap.ttft, cheap.itl, cheap.utilization) == (0.5, 0.02, 0.4)
+    # (3 x 0.1 + 0.4) / 4, (3 x 0.01 + 0.04) / 4, (8 + 24) / 64
+    assert cheap.seen_ttft == pytest.approx(0.175)
+    assert cheap.seen_itl == pytest.approx(0.0175)
+    assert cheap.seen_utilization == 0.5
+    assert (dear.seen_ttft, dear.ttft) == (pytest.approx(0.9), 0.25)
+    assert math.isnan(dear.seen_itl)
+    assert math.isnan(dear.seen_utilization)
+
+
+def test_where_a_replica_does_not_say_what_it_serves_all_count_the_same():
+    record = with_signals(case(), ttft=[0.1, 0.4, 0.9], request_rate=[3.0, NAN, 1.0])
+    assert explain(record, expected=expecting()).scopes[0].predictions[0].seen_ttft == pytest.approx(0.25)
+
+
+def test_a_variant_the_plan_says_nothing_of_is_expected_at_what_it_started_from():
+    (one,) = explain(case(), expected=expecting()).scopes[1].predictions
+    assert (one.variant, one.replicas) == ("other/code", case().base[2])
+    assert math.isnan(one.ttft)
+
+
+def test_a_failed_prediction_is_told_in_its_own_words():
+    failure = PluginFailure("raised ValueError: no", object="analyzer load", key="predict")
+    (one,) = explain(case(), expected={"load": failure}).scopes[1].predictions
+    assert one.failure == "analyzer load: predict: raised ValueError: no"
+
+
+def test_nothing_is_expected_where_nobody_was_asked():
+    told = explain(case(), unpredicted="no such plugin")
+    assert told.scopes[0].predictions == ()
+    assert told.to_plain()["unpredicted"] == "no such plugin"
+
+
 # --- the command
 
 
@@ -328,6 +426,15 @@ def test_the_command_shows_the_answer_its_reason_and_its_inputs(records):
     assert "load: 14 requests on 16.0, {nothing} left" in text
     assert "! analyzer late had no say: was late" in text
     assert "other/code" not in text
+
+
+def test_records_of_plugins_that_are_not_here_are_explained_without_what_they_expect(tmp_path):
+    with RecordWriter(tmp_path, synchronous=True) as writer:
+        writer.append(case(policy={"analyzers": [{"type": "gone"}], "optimizer": {"type": "stepwise"}}))
+    text = run(tmp_path).output
+    assert "chat-cheap  2 → 3 (+1)" in text
+    assert "! nothing is expected of this plan: " in text
+    assert "gone" in text.partition("expected of this plan")[2].partition("\n")[0]
 
 
 @pytest.mark.parametrize(

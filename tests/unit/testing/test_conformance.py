@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from wva_core.domain import Allocation, Assessment, FleetUpdate, Signals, Variant, VariantTable, Verdict
 from wva_core.domain.fleet import Fleet
 from wva_core.errors import WvaError
-from wva_core.hooks import ActuationReport, hookimpl
+from wva_core.hooks import ActuationReport, Prediction, hookimpl
 from wva_core.hooks.catalog import NoParameters
 from wva_core.hooks.chain import Entry
 from wva_core.testing import ActuatorConformance, AnalyzerConformance, CollectorConformance, OptimizerConformance
@@ -50,6 +50,12 @@ class Good:
     @hookimpl
     def assess(self, observation):
         return self.answer(observation)
+
+    @hookimpl
+    def predict(self, observation, allocation):
+        running = observation.replicas.index.by_variant.sum(observation.replicas["running"])
+        fill = running / np.where(allocation.replicas > 0, 16.0 * allocation.replicas, np.nan)
+        return Prediction(*np.full((2, len(fill)), np.nan), fill)
 
     def answer(self, observation, **changed):
         demand = observation.replicas.index.by_scope.sum(observation.replicas["running"])
@@ -144,6 +150,37 @@ class NamesNoDetail(Good):
         )
 
 
+class PredictsForScopes(Good):
+    """Answers for scopes where variants are asked for."""
+
+    @hookimpl
+    def predict(self, observation):
+        return Prediction(*np.ones((3, len(observation.fleet.scopes))))
+
+
+class PredictsForEver(Good):
+    """Divides by the replicas there are not."""
+
+    @hookimpl
+    def predict(self, observation):
+        return Prediction(*np.full((3, len(observation.fleet)), np.inf))
+
+
+class PredictsFromMemory(Good):
+    """Keeps what it saw to itself."""
+
+    seen = 0.0
+
+    @hookimpl
+    def assess(self, observation):
+        self.seen += 1.0
+        return self.answer(observation)
+
+    @hookimpl
+    def predict(self, observation):
+        return Prediction(*np.full((3, len(observation.fleet)), self.seen))
+
+
 class Undocumented(Good):
     __doc__ = None
 
@@ -168,6 +205,9 @@ ANALYZER_FAULTS = [
     (WrongShape, "test_ten_thousand_variants_are_answered"),
     (TakesOneReplicaLess, "test_an_empty_fleet_is_answered"),
     (NamesNoDetail, "test_its_answer_can_be_recorded"),
+    (PredictsForScopes, "test_what_it_predicts_is_one_number_for_each_variant", 12),
+    (PredictsForEver, "test_what_it_predicts_is_one_number_for_each_variant", 12),
+    (PredictsFromMemory, "test_what_it_predicts_depends_on_what_it_is_given_alone"),
     (Undocumented, "test_its_class_says_what_it_does"),
     (AcceptsChanges, "test_its_parameters_cannot_be_changed_afterwards"),
     (Good, "test_a_page_beside_it_explains_it_and_all_its_parameters"),

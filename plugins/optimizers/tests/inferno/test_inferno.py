@@ -7,6 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from wva_core.engine.verify import refusal
+from wva_core.errors import PolicyError
+from wva_core.policy.documents import validate
+from wva_core.policy.layers import profile_layer
 from wva_core.testing.builders import ballot, limits, observe, vote
 from wva_optimizers.inferno import Inferno
 
@@ -209,3 +212,15 @@ def test_a_group_that_runs_together_is_not_torn_apart():
 def test_parameters_out_of_range_are_refused(given):
     with pytest.raises(ValidationError):
         Inferno.Parameters.model_validate(given)
+
+
+def test_its_profile_gives_what_is_left_to_somebody_and_the_plugin_alone_to_nobody_as_the_original_does():
+    chosen = profile_layer("inferno").values["optimizer"]
+    assert chosen["type"] == "inferno"
+    seen = observe([{"name": "a", "current": 1}])
+    bounds = limits(seen, rows={"GPUs": ({"a": 1}, 3.0)})
+    needs_five_more = vote(seen, capacity=10.0, required=50.0)
+    parameters = validate(Inferno.Parameters, chosen["parameters"], "the profile", PolicyError)
+    by_profile = allocate(seen, needs_five_more, bounds=bounds, **parameters.model_dump())
+    assert by_name(seen, by_profile.replicas) == {"a": 3}
+    assert by_name(seen, allocate(seen, needs_five_more, bounds=bounds).replicas) == {"a": 1}

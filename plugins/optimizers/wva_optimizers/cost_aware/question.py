@@ -4,19 +4,14 @@ What the optimizer is asked, as plain arrays: where it starts, how far it may go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from wva_core.domain import DEFAULT_COST, Ballot, BoolArray, FloatArray, IntArray, Limits, Observation
-from wva_core.numerics.step_moves import at_role_median
+from wva_core.numerics.starting_point import stacked, starting_point
 
 __all__ = ["Question", "read_question"]
-
-_MOST_REPLICAS = float(2**31 - 1)
-"""The largest number the `replicas` field of a scale target holds (int32)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,63 +68,43 @@ class Question:
 
 
 def read_question(observation: Observation, ballot: Ballot, limits: Limits, *, compat: bool) -> Question:
-    """
-    The question as arrays.
-
-    What a lower limit adds counts against the needs, and what an upper limit takes counts against the spare; a need
-    that an upper limit makes is seen by the analyzers in the next cycle.
-    """
+    """The question as arrays; under `compat` it starts from the base, wherever the limits are."""
     fleet, table = observation.fleet, observation.variants
-    scope, scopes, models = fleet.scope_of_variant, len(fleet.scopes), len(fleet.models)
-    low, high = np.ceil(np.maximum(limits.low, 0.0)), np.floor(np.minimum(limits.high, _MOST_REPLICAS))
+    scope, scopes = fleet.scope_of_variant, len(fleet.scopes)
     counted = ballot.anchor >= 0
-    decided = counted[scope] & ~np.isnan(table.base) & ~np.isnan(low) & ~np.isnan(high)
-    start = table.base if compat else np.where(decided, np.clip(table.base, low, high), table.base)
-
-    capacity = _stacked([vote.capacity for vote in ballot.votes], len(fleet))
-    required = _stacked([vote.required for vote in ballot.votes], scopes)
-    asks = ballot.grow & counted & np.isfinite(required) & (required > 0)
-    need = np.where(asks, required, 0.0)
-    spare = np.nan_to_num(_stacked([vote.spare for vote in ballot.votes], scopes))
-    grows = np.zeros(models, dtype=bool)
-    grows[fleet.model_of_scope[asks.any(axis=0)]] = True
-
-    urgency = np.zeros(models)
-    moved = np.where(decided, start - table.base, 0.0)
-    if asks.any() or moved.any():
-        likely = at_role_median(capacity, scope, scopes)
-        there = _per_scope(np.nan_to_num(np.fmax(table.base, 0.0)) * likely, scope, scopes)
-        relative = np.divide(need, there, out=np.where(need > 0, np.inf, 0.0), where=there > 0)
-        np.maximum.at(urgency, fleet.model_of_scope, relative.max(axis=0, initial=0.0))
-        need = np.maximum(0.0, need - _per_scope(np.maximum(moved, 0.0) * likely, scope, scopes))
-        spare = np.maximum(0.0, spare - _per_scope(np.maximum(-moved, 0.0) * likely, scope, scopes))
-    return Question(
-        decided=decided,
-        base=table.base,
-        start=start,
-        low=low,
-        high=high,
-        cost=np.where(np.isnan(table.cost), DEFAULT_COST, table.cost),
-        sizing=np.where(decided, ballot.anchor_capacity(scope), np.nan),
+    capacity = stacked([vote.capacity for vote in ballot.votes], len(fleet))
+    point = starting_point(
+        table.base,
+        limits.low,
+        limits.high,
         capacity=capacity,
-        need=need,
-        spare=spare,
-        gates=_stacked([vote.gates_shrink for vote in ballot.votes], scopes).astype(bool),
-        score=_stacked([vote.score for vote in ballot.votes], scopes),
+        required=stacked([vote.required for vote in ballot.votes], scopes),
+        spare=stacked([vote.spare for vote in ballot.votes], scopes),
         counted=counted,
-        grows=grows,
-        may_shrink=ballot.shrink & counted & ~grows[fleet.model_of_scope],
-        urgency=urgency,
+        grow=ballot.grow,
+        shrink=ballot.shrink,
+        scope_of_variant=scope,
+        model_of_scope=fleet.model_of_scope,
+        models=len(fleet.models),
+        within_limits=not compat,
+    )
+    return Question(
+        decided=point.decided,
+        base=table.base,
+        start=point.start,
+        low=point.low,
+        high=point.high,
+        cost=np.where(np.isnan(table.cost), DEFAULT_COST, table.cost),
+        sizing=np.where(point.decided, ballot.anchor_capacity(scope), np.nan),
+        capacity=capacity,
+        need=point.need,
+        spare=point.spare,
+        gates=stacked([vote.gates_shrink for vote in ballot.votes], scopes).astype(bool),
+        score=stacked([vote.score for vote in ballot.votes], scopes),
+        counted=counted,
+        grows=point.grows,
+        may_shrink=point.may_shrink,
+        urgency=point.urgency,
         scope_of_variant=scope,
         model_of_scope=fleet.model_of_scope,
     )
-
-
-def _stacked(columns: Sequence[ArrayLike], width: int) -> FloatArray:
-    """(A, width) the columns as rows; no votes make no rows."""
-    return np.array(columns, dtype=np.float64).reshape(len(columns), width)
-
-
-def _per_scope(amounts: FloatArray, scope: IntArray, scopes: int) -> FloatArray:
-    """(A, S) sums of (A, V) amounts over the variants of each scope."""
-    return _stacked([np.bincount(scope, weights=row, minlength=scopes) for row in amounts], scopes)

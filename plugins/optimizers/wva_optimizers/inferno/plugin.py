@@ -9,17 +9,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from wva_core.domain import Allocation, Ballot, Fleet, FloatArray, Limits, Observation
+from wva_core.domain import LOWEST_PRIORITY, Allocation, Ballot, Limits, Observation
 from wva_core.hooks.specs import API, hookimpl
 from wva_core.numerics.transition_value import CHANGE_PENALTY
 from wva_optimizers.inferno.answer import SENTENCES, answered, reasons_for
 from wva_optimizers.inferno.greedy import SaturationPolicy, solve
 from wva_optimizers.inferno.question import offered, read_question
 
-__all__ = ["LOWEST_PRIORITY", "Inferno"]
-
-LOWEST_PRIORITY = 100
-"""Of a service class that no priority names (upstream WVA v0.4, priorities from 1, high, to 100, low)."""
+__all__ = ["Inferno"]
 
 Priority = Annotated[int, Field(ge=1, le=LOWEST_PRIORITY)]
 
@@ -54,8 +51,8 @@ class Inferno:
         )
         priorities: dict[str, Priority] = Field(
             default={},
-            description="Priority of a service class, or of a model without one: 1 is served first, 100 (where none"
-            " is given) last.",
+            description="Priority of a service class, or of a model without one, in place of that of the class: 1 is"
+            " served first, 100 (where there is none) last.",
         )
 
     def __init__(self, parameters: Parameters) -> None:
@@ -72,7 +69,7 @@ class Inferno:
         offer = offered(question, limits.rows)
         grants = solve(
             offer.candidates,
-            self._priority(observation.fleet),
+            ballot.priorities(observation.fleet.scopes, self.parameters.priorities),
             limits.rows.upper - limits.rows.usage(question.occupied),
             policy=self.parameters.saturation_policy,
             delayed_best_effort=self.parameters.delayed_best_effort,
@@ -86,11 +83,4 @@ class Inferno:
             reason=reason,
             reasons=SENTENCES,
             binding_row=binding_row,
-        )
-
-    def _priority(self, fleet: Fleet) -> FloatArray:
-        """(S,) priority of each scope: by its service class, else by its model."""
-        given = self.parameters.priorities
-        return np.array(
-            [float(given.get(scope.service_class or scope.model, LOWEST_PRIORITY)) for scope in fleet.scopes]
         )

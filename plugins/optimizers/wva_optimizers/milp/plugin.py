@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from wva_core.domain import Allocation, Ballot, BoolArray, FloatArray, Limits, Observation
+from wva_core.domain import LOWEST_PRIORITY, Allocation, Ballot, BoolArray, FloatArray, Limits, Observation
 from wva_core.hooks.specs import API, hookimpl
 from wva_core.numerics.assignment import Solution, keeps_limits
 from wva_core.numerics.price_ascent import solve
-from wva_optimizers.milp.question import LOWEST_PRIORITY, Question, read_question
+from wva_optimizers.milp.question import Question, read_question
 from wva_optimizers.milp.reasons import SENTENCES, reasons_for, stopping_rows
 
 __all__ = ["Milp"]
@@ -26,7 +26,8 @@ class Milp:
     The cheapest replicas that serve as much as the limits allow, with a lower bound that proves how cheap they are.
 
     Objectives in order: models served by priority, what the others get, cost, change. Exact for small fleets, by
-    prices for large ones, and never worse than one variant after the other.
+    prices for large ones, and never worse than one variant after the other. Bound and gap are those of serving as much
+    as the answer does, NaN where the budget ended before that was settled.
     """
 
     api = API
@@ -36,7 +37,7 @@ class Milp:
 
         model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
-        multi: bool = Field(default=True, description="Whether several variants may share the growth of one scope.")
+        multi: bool = Field(default=True, description="Whether several variants may share what a scope gets new.")
         node_limit: int = Field(
             default=200, ge=1, le=1_000_000, description="Branch-and-bound nodes for each part that shares limits."
         )
@@ -53,8 +54,8 @@ class Milp:
         )
         priorities: dict[str, Annotated[int, Field(ge=1, le=LOWEST_PRIORITY)]] = Field(
             default={},
-            description="Priority of a service class, or of a model without one: 1 is served first, 100 (where none is"
-            " given) last.",
+            description="Priority of a service class, or of a model without one, in place of that of the class: 1 is"
+            " served first, 100 (where there is none) last.",
         )
 
     def __init__(self, parameters: Parameters) -> None:
@@ -69,6 +70,7 @@ class Milp:
         1,000 variants that compete for shared limits; beyond that as `price_ascent`.
         """
         asked = read_question(observation, ballot, limits, self.parameters.priorities)
+        multi = self.parameters.multi
         look = partial(
             solve,
             exact_up_to=self.parameters.exact_up_to,
@@ -76,8 +78,8 @@ class Milp:
             steps=self.parameters.steps,
         )
         growth = asked.growth()
-        stepped = asked.grown_by_steps()
-        grown = look(growth, multi=self.parameters.multi, incumbent=stepped if keeps_limits(growth, stepped) else None)
+        stepped = asked.grown_by_steps(multi=multi)
+        grown = look(growth, multi=multi, incumbent=stepped if keeps_limits(growth, stepped) else None)
         shrinking = asked.shrinking(grown.replicas)
         stepped = np.where(shrinking.low < shrinking.high, asked.shrunk_by_steps(grown.replicas), grown.replicas)
         shrunk = look(shrinking, incumbent=stepped if keeps_limits(shrinking, stepped) else None)
@@ -87,8 +89,8 @@ class Milp:
         replicas[_broken(asked, replicas)] = np.nan
         runs = np.nan_to_num(np.where(np.isnan(replicas), asked.base, replicas))
         objective = float(asked.cost @ runs)
-        # what shrinks is what growth left: its bound counts both
-        bound = min(grown.bound - grown.objective + shrunk.bound, objective)
+        # what shrinks is what growth left: its bound counts both; NaN if one of them proves nothing
+        bound = float(np.minimum(grown.bound - grown.objective + shrunk.bound, objective))
         proven = grown.status == shrunk.status == "optimal" and not replaced.any()
         binding_row = stopping_rows(asked, grown)
         return Allocation(
@@ -116,7 +118,9 @@ class Milp:
         problem = asked.replacing(planned)
         if not np.any(problem.high > planned):
             return planned, nothing
-        target = look(problem, incumbent=planned).replicas
+        # what runs may be a mix, which a plan of one variant for each scope is not to keep
+        multi = self.parameters.multi
+        target = look(problem, multi=multi, incumbent=planned if multi else None).replicas
         scope, scopes = asked.scope_of_variant, len(asked.counted)
         now = np.bincount(scope, weights=asked.cost * planned, minlength=scopes)
         then = np.bincount(scope, weights=asked.cost * target, minlength=scopes)

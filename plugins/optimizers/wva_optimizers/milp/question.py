@@ -6,23 +6,17 @@ One for the models that grow, one for the scopes that may shrink, one for replac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from wva_core.domain import DEFAULT_COST, Ballot, BoolArray, FloatArray, IntArray, Limits, Observation
 from wva_core.numerics.assignment import Problem
+from wva_core.numerics.starting_point import per_scope, stacked, starting_point
 from wva_core.numerics.step_moves import SharedRows, at_role_median, dearest_first_shrink, growth_within_rows
 
-__all__ = ["LOWEST_PRIORITY", "Question", "read_question"]
-
-LOWEST_PRIORITY = 100
-"""Of a service class that no priority names (upstream WVA v0.4, priorities from 1, high, to 100, low)."""
-
-_MOST_REPLICAS = float(2**31 - 1)
-"""The largest number the `replicas` field of a scale target holds (int32)."""
+__all__ = ["Question", "read_question"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,9 +86,13 @@ class Question:
         rows = self.limits.rows
         return SharedRows(rows.row_of_entry, rows.variant, rows.coefficient, rows.upper)
 
-    def grown_by_steps(self) -> FloatArray:
-        """(V,) what the moves that optimizers share would give the models that grow; `start` elsewhere."""
-        return growth_within_rows(
+    def grown_by_steps(self, *, multi: bool) -> FloatArray:
+        """
+        (V,) what the moves that optimizers share would give the models that grow; `start` elsewhere.
+
+        Unless `multi`, models that would grow on several variants of a scope stay at `start`.
+        """
+        grown = growth_within_rows(
             self.start,
             np.where(self.decided, self.high, np.nan),
             self.need,
@@ -108,6 +106,12 @@ class Question:
             occupied=self.occupied,
             takes_part=self.counted,
         ).replicas
+        if multi:
+            return grown
+        mixed = self._per_scope((grown > self.start)[None].astype(np.float64))[0] > 1
+        torn = np.zeros(len(self.grows), dtype=bool)
+        torn[self.model_of_scope[mixed]] = True
+        return np.where(torn[self.model_of_scope[self.scope_of_variant]], self.start, grown)
 
     def shrunk_by_steps(self, start: FloatArray) -> FloatArray:
         """(V,) what those moves would leave where the ballot lets shrink."""
@@ -204,46 +208,40 @@ class Question:
         )
 
     def _per_scope(self, amounts: FloatArray) -> FloatArray:
-        return _per_scope(amounts, self.scope_of_variant, len(self.counted))
+        return per_scope(amounts, self.scope_of_variant, len(self.counted))
 
 
 def read_question(observation: Observation, ballot: Ballot, limits: Limits, priorities: Mapping[str, int]) -> Question:
-    """
-    The question as arrays.
-
-    What a lower limit adds counts against the needs, and what an upper limit takes counts against the spare; a need
-    that an upper limit makes is seen by the analyzers in the next cycle.
-    """
+    """The question as arrays."""
     fleet, table = observation.fleet, observation.variants
     scope, scopes, model = fleet.scope_of_variant, len(fleet.scopes), fleet.model_of_scope
-    low, high = np.ceil(np.maximum(limits.low, 0.0)), np.floor(np.minimum(limits.high, _MOST_REPLICAS))
     counted = ballot.anchor >= 0
-    decided = counted[scope] & ~np.isnan(table.base) & ~np.isnan(low) & ~np.isnan(high) & (low <= high)
-    there = np.nan_to_num(table.base)
-    start = np.where(decided, np.clip(there, low, high), there)
-
-    known = _stacked([vote.capacity for vote in ballot.votes], len(fleet))
+    known = stacked([vote.capacity for vote in ballot.votes], len(fleet))
     known = np.where(known > 0, known, 0.0)
-    likely = at_role_median(known, scope, scopes)
-    required = _stacked([vote.required for vote in ballot.votes], scopes)
-    asks = ballot.grow & counted & np.isfinite(required) & (required > 0)
-    need = np.where(asks, required, 0.0)
-    spare = np.nan_to_num(_stacked([vote.spare for vote in ballot.votes], scopes))
-    gates = _stacked([vote.gates_shrink for vote in ballot.votes], scopes).astype(bool)
-    grows = np.zeros(len(fleet.models), dtype=bool)
-    grows[model[asks.any(axis=0)]] = True
+    point = starting_point(
+        table.base,
+        limits.low,
+        limits.high,
+        capacity=known,
+        required=stacked([vote.required for vote in ballot.votes], scopes),
+        spare=stacked([vote.spare for vote in ballot.votes], scopes),
+        counted=counted,
+        grow=ballot.grow,
+        shrink=ballot.shrink,
+        scope_of_variant=scope,
+        model_of_scope=model,
+        models=len(fleet.models),
+    )
+    there = np.nan_to_num(table.base)
+    decided = point.decided & (point.low <= point.high)
+    start = np.where(decided, point.start, there)
+    gates = stacked([vote.gates_shrink for vote in ballot.votes], scopes).astype(bool)
 
-    supply = _per_scope(there * likely, scope, scopes)
-    relative = np.divide(need, supply, out=np.where(need > 0, np.inf, 0.0), where=supply > 0)
-    urgency = np.zeros(len(fleet.models))
-    np.maximum.at(urgency, model, relative.max(axis=0, initial=0.0))
-    moved = np.where(decided, start - there, 0.0)
-    need = np.maximum(0.0, need - _per_scope(np.maximum(moved, 0.0) * likely, scope, scopes))
-    spare = np.maximum(0.0, spare - _per_scope(np.maximum(-moved, 0.0) * likely, scope, scopes))
-
-    steady = counted & ~grows[model] & ~ballot.frozen
+    sizing = np.where(decided, ballot.anchor_capacity(scope), np.nan)
+    steady = counted & ~point.grows[model] & ~ballot.frozen
+    steady &= fleet.by_scope.count(sizing > 0) > 1  # one variant alone has nothing that could take its place
     # a gating vote objects by silence: nothing is replaced on numbers that it does not have
-    told = _stacked([vote.informative & np.isfinite(vote.demand) for vote in ballot.votes], scopes).astype(bool)
+    told = stacked([vote.informative & np.isfinite(vote.demand) for vote in ballot.votes], scopes).astype(bool)
     steady &= gates.any(axis=0) & (told | ~gates).all(axis=0)
     under_way = (table.pending > 0) | ~(table.base == table.current) | ~(start == there) | ~decided
     steady &= ~fleet.by_scope.any(under_way)
@@ -251,35 +249,23 @@ def read_question(observation: Observation, ballot: Ballot, limits: Limits, prio
         decided=decided,
         base=table.base,
         start=start,
-        low=np.where(decided, low, start),
-        high=np.where(decided, high, start),
+        low=np.where(decided, point.low, start),
+        high=np.where(decided, point.high, start),
         cost=np.where(np.isnan(table.cost), DEFAULT_COST, table.cost),
-        sizing=np.where(decided, ballot.anchor_capacity(scope), np.nan),
+        sizing=sizing,
         capacity=known,
-        likely=likely,
-        need=need,
-        spare=spare,
+        likely=at_role_median(known, scope, scopes),
+        need=point.need,
+        spare=point.spare,
         gates=gates,
-        score=_stacked([vote.score for vote in ballot.votes], scopes),
+        score=stacked([vote.score for vote in ballot.votes], scopes),
         counted=counted,
-        grows=grows,
-        may_shrink=ballot.shrink & counted & ~grows[model] & gates.any(axis=0) & (~gates | (spare > 0)).all(axis=0),
+        grows=point.grows,
+        may_shrink=point.may_shrink & gates.any(axis=0) & (~gates | (point.spare > 0)).all(axis=0),
         may_replace=steady,
-        urgency=urgency,
-        priority=np.array(
-            [priorities.get(one.service_class or one.model, LOWEST_PRIORITY) for one in fleet.scopes], dtype=np.float64
-        ),
+        urgency=point.urgency,
+        priority=ballot.priorities(fleet.scopes, priorities),
         scope_of_variant=scope,
         model_of_scope=model,
         limits=limits,
     )
-
-
-def _stacked(columns: Sequence[ArrayLike], width: int) -> FloatArray:
-    """(A, width) the columns as rows; no votes make no rows."""
-    return np.array(columns, dtype=np.float64).reshape(len(columns), width)
-
-
-def _per_scope(amounts: FloatArray, scope: IntArray, scopes: int) -> FloatArray:
-    """(A, S) sums of (A, V) amounts over the variants of each scope."""
-    return _stacked([np.bincount(scope, weights=row, minlength=scopes) for row in amounts], scopes)

@@ -24,9 +24,10 @@ SENTENCES = (
     "is left as it is: no analyzer says what a replica of its scope carries",
     "is left as it is: its replicas or its limits are not known",
     "is left as it is: a partner that has to run with it may not or has no room",
+    "more is needed, and no mix that carries all of it was found; that there is none is not proven",
 )
 
-_GROWS, _SHRINKS, _REPLACES, _RAISED, _LOWERED, _SHORT, _FULL_ROW, _NO_ANCHOR, _UNKNOWN, _APART = range(
+_GROWS, _SHRINKS, _REPLACES, _RAISED, _LOWERED, _SHORT, _FULL_ROW, _NO_ANCHOR, _UNKNOWN, _APART, _NOT_FOUND = range(
     1, len(SENTENCES)
 )
 
@@ -57,7 +58,7 @@ def reasons_for(
     reason[(replicas == question.low) & (replicas > question.base)] = _RAISED
     reason[(replicas == question.high) & (replicas < question.base)] = _LOWERED
     short = ~grown.served[question.scope_of_variant] & question.grows_here
-    reason[short & (replicas <= question.base)] = _SHORT
+    reason[short & (replicas <= question.base)] = _SHORT if grown.status == "optimal" else _NOT_FOUND
     reason[binding_row >= 0] = _FULL_ROW
     reason[np.isnan(replicas)] = _APART
     reason[~question.decided] = _UNKNOWN
