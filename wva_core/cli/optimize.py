@@ -294,7 +294,9 @@ def _proof(result: Mapping[str, Any]) -> str:
     if result["bound"] is None:
         return f"{result['status']}"
     gap = "" if result["gap"] is None else f", gap {result['gap']:.2%}"
-    return f"{result['status']}: no answer costs less than {result['bound']:g}{gap}"
+    whole = all(row["served"] for row in result["servers"].values())
+    others = "no answer" if whole else "no answer that serves as much"
+    return f"{result['status']}: {others} costs less than {result['bound']:g}{gap}"
 
 
 def _figure(value: float | None) -> str:

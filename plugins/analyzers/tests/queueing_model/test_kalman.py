@@ -9,11 +9,14 @@ from wva_analyzers.queueing_model.kalman import (
     Environment,
     bounds_around,
     guess,
+    jacobian,
+    limited,
     observation_noise,
     predicted,
     process_noise,
     step,
 )
+from wva_core.errors import ParameterError
 
 
 def seen(rate, batch, input_tokens, output_tokens, ttft, itl):
@@ -50,9 +53,18 @@ def test_f1_the_first_measurement_moves_the_state():
     np.testing.assert_allclose(np.diagonal(first.P[0]), [0.01519516, 5.21394e-6, 1.24999e-11], rtol=1e-3)
 
 
+def test_f1_jacobian_and_innovation_covariance():
+    H = jacobian(lambda at: predicted(at, F1), DEFAULT_STATE[None])[0]
+    np.testing.assert_allclose(H, [[1.005408, 100.5484, 141.5], [1.005408, 3.54837, 343.0]], rtol=1e-3)
+    # the first predict of a new filter: P0 and Q are the same diagonal
+    S = H @ (2.0 * process_noise(DEFAULT_STATE[None])[0]) @ H.T + observation_noise(F1.ttft, F1.itl)[0]
+    np.testing.assert_allclose(S, [[0.321771, 0.130816], [0.130816, 0.144795]], rtol=1e-3)
+
+
 def test_f1_two_more_of_the_same():
     _, second, third = run(F1, times=3)
-    # the published gammas, 5.00079e-5 and 5.00042e-5, agree in the digits if a zero was lost in print
+    # The published gammas, 5.00079e-5 and 5.00042e-5, agree in all other digits if each lost a zero in print, after
+    # 5.0000: as they stand the first would be a step of 1.6e-3 after one of 2.8e-5. The other figures agree as printed.
     np.testing.assert_allclose(second.x[0], [5.105446, 0.05138774, 5.000079e-5], rtol=1e-6)
     np.testing.assert_allclose(third.x[0], [5.103288, 0.05153127, 5.000042e-5], rtol=1e-6)
     assert [second.nis[0], third.nis[0]] == pytest.approx([0.017857, 0.003355], rel=1e-3)
@@ -85,6 +97,35 @@ def test_f3_a_guess_that_is_not_positive_is_none():
     found, raw = guess(np.array([50.0]), np.array([9.0]), np.array([10.0]), np.array([10.0]))
     assert np.isnan(found).all()
     assert raw[0, 2] == pytest.approx(-0.2269, abs=1e-4)
+
+
+# Filter library: any function, any limits
+
+
+def test_c7_library_jacobian_of_a_function_with_squares_and_products():
+    def function(at):
+        x1, x2, x3 = at.T
+        return np.stack((x1, 5 * x3, 4 * x2**2 - 2 * x3, x1**2 * x3), axis=1)
+
+    expected = [[1, 0, 0], [0, 0, 5], [0, 16, -2], [6, 0, 1]]
+    np.testing.assert_allclose(jacobian(function, np.array([[1.0, 2.0, 3.0]]))[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        pytest.param((15, 2, 11), (10, 2, 10), id="C7-limiter-1"),
+        pytest.param((-5, 12, 7), (-1, 10, 7), id="C7-limiter-2"),
+    ],
+)
+def test_states_stay_within_their_limits(x, expected):
+    low, high = np.array([[-1.0, 0.0, -1.0]]), np.full((1, 3), 10.0)
+    assert limited(np.array([x], dtype=float), low, high)[0].tolist() == list(expected)
+
+
+def test_c7_limiter_3_limits_the_wrong_way_round_are_refused():
+    with pytest.raises(ParameterError, match="filter: lower limit: is above the upper limit"):
+        limited(np.zeros((1, 1)), np.ones((1, 1)), np.zeros((1, 1)))
 
 
 def test_a_rate_beyond_the_model_is_no_sample():

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from wva_analyzers.queueing_model import QueueingModel
+from wva_analyzers.queueing_model.serving import Engines, latencies, rate_bounds
 from wva_core.domain import Allocation, Memory, Verdict
 from wva_core.domain.codec import decode, encode
 from wva_core.engine.ballot import vote_of
 from wva_core.errors import PolicyError
-from wva_core.numerics.service_times import ServiceTimes
-from wva_core.numerics.sizing import analyze
 from wva_core.policy.documents import validate
 from wva_core.testing import observe, settings
 
@@ -30,23 +29,15 @@ def parameters(**given):
     return validate(QueueingModel.Parameters, given, "policy.yaml", PolicyError, "parameters")
 
 
-def times(input_tokens=1024, output_tokens=256):
-    return ServiceTimes.of(
-        "g2",
-        alpha=ALPHA,
-        beta=BETA,
-        gamma=GAMMA,
-        max_batch=BATCH,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-    )
+def engine(input_tokens=1024, output_tokens=256):
+    return Engines(*(np.array([float(one)]) for one in (ALPHA, BETA, GAMMA, BATCH, input_tokens, output_tokens)))
 
 
-def replica(rate, input_tokens=1024, output_tokens=256, variant="v", **signals):
-    """A row of an engine that behaves as the profile says."""
+def replica(rate, input_tokens=1024, output_tokens=256, variant="v", fleet=1.0, **signals):
+    """A row of an engine that behaves as the profile says, one of a fleet."""
     shown = {"variant": variant, "arrival_rate": rate, "request_rate": rate, "waiting": 0, "max_batch": BATCH}
     if rate:
-        seen = analyze(times(input_tokens, output_tokens), rate)
+        seen = latencies(engine(input_tokens, output_tokens), np.array([rate]), np.array([fleet]))
         shown |= {
             "ttft": seen.ttft[0],
             "itl": seen.itl[0],
@@ -158,8 +149,21 @@ def test_capacity_is_that_of_the_fleet_that_is_asked_for():
 @pytest.mark.parametrize("k", [1.5, 2.0, 3.0, 5.0])
 def test_inferred_objectives_mean_the_utilisation_they_are_documented_with(k):
     answer = assess(fleet([replica(1.0)]), profiles=[PROFILE], sloMultiplier=k, tuningEnabled=False)
-    most = 0.999 * BATCH / times().work(BATCH)[0]
+    # a full batch of 64: each of 256 steps takes 7 ms, and what 64 requests of (1024 + 255) tokens add, read 1152 long
+    most = 0.999 * BATCH / (256 * ALPHA + BATCH * (BETA * 1279 + GAMMA * 256 * 1152))
     assert answer.capacity[0] == pytest.approx((1 - 1 / k) * most, rel=1e-4)
+
+
+def test_objectives_are_for_ninety_nine_in_a_hundred_unless_the_mean_is_asked_for():
+    seen = fleet([replica(1.0)])
+    unsaid, said, mean = (
+        assess(seen, profiles=[PROFILE], tuningEnabled=False, **GOALS, **given).capacity[0]
+        for given in ({}, {"targetQuantile": 0.99}, {"targetQuantile": None})
+    )
+    assert unsaid == said < mean
+    # at the mean's capacity one of the two means is just kept
+    at_most = latencies(engine(), np.array([mean]), np.ones(1))
+    assert max(at_most.ttft[0] / 0.5, at_most.itl[0] / 0.05) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_explicit_objectives_come_before_the_class_and_these_before_inferred_ones():
@@ -167,10 +171,21 @@ def test_explicit_objectives_come_before_the_class_and_these_before_inferred_one
     seen = fleet([replica(1.0)], service_class="gold")
     explicit = assess(seen, serviceClasses=classes, profiles=[PROFILE], **GOALS)
     of_class = assess(seen, serviceClasses=classes, profiles=[PROFILE])
-    inferred = assess(fleet([replica(1.0)]), serviceClasses=classes, profiles=[PROFILE])
+    other = [{**classes[0], "data": [{**classes[0]["data"][0], "model": "another"}]}]
+    inferred = assess(fleet([replica(1.0)]), serviceClasses=other, profiles=[PROFILE])
     said = [(one.details["goal_ttft_ms"][0], one.details["goal_itl_ms"][0]) for one in (explicit, of_class)]
     assert said == [pytest.approx((500, 50)), pytest.approx((300, 20))]
     assert [one.details["objective_source"][0] for one in (explicit, of_class, inferred)] == [1, 2, 0]
+
+
+def test_a_scope_without_a_class_has_the_objectives_of_the_first_that_promises_its_model():
+    def gold(model):
+        return {"name": f"gold-{model}", "data": [{"model": model, "slo-ttft": 300, "slo-tpot": 20}]}
+
+    later = {"name": "late", "data": [{"model": "model", "slo-ttft": 900, "slo-tpot": 90}]}
+    answer = assess(fleet([replica(1.0)]), serviceClasses=[gold("other"), gold("model"), later], profiles=[PROFILE])
+    assert answer.details["goal_ttft_ms"][0] == pytest.approx(300)
+    assert answer.details["objective_source"][0] == 2
 
 
 def test_a_class_that_policy_does_not_name_is_frozen_and_told():
@@ -185,9 +200,21 @@ def test_a_class_that_policy_does_not_name_is_frozen_and_told():
     assert answer.verdict[1] != Verdict.FREEZE  # the other model goes on
 
 
-def test_objectives_out_of_reach_name_the_nearest_that_hold():
-    answer = assess(fleet([replica(1.0)]), profiles=[PROFILE], targetTTFT=10, targetITL=50, tuningEnabled=False)
-    idle = analyze(times(), 0.0)
+def test_objectives_out_of_reach_name_the_nearest_that_hold_for_as_many_requests():
+    given = {"profiles": [PROFILE], "tuningEnabled": False}
+    seen = fleet([replica(1.0)])
+    strict = assess(seen, targetTTFT=10, targetITL=50, **given)
+    assert strict.verdict.tolist() == [Verdict.FREEZE]
+    nearest = {f"target{name}": float(strict.details[f"feasible_{name.lower()}_ms"][0]) for name in ("TTFT", "ITL")}
+    looser, tighter = ({key: value * by for key, value in nearest.items()} for by in (1.01, 0.99))
+    assert assess(seen, **looser, **given).capacity[0] > 0
+    assert np.isnan(assess(seen, **tighter, **given).capacity[0])
+
+
+def test_means_out_of_reach_name_the_nearest_that_hold():
+    given = {"profiles": [PROFILE], "tuningEnabled": False, "targetQuantile": None}
+    answer = assess(fleet([replica(1.0)]), targetTTFT=10, targetITL=50, **given)
+    idle = latencies(engine(), rate_bounds(engine())[0], np.ones(1))
     assert answer.verdict.tolist() == [Verdict.FREEZE]
     assert np.isnan(answer.capacity).all()
     assert answer.details["feasible_ttft_ms"][0] == pytest.approx(1000 * idle.ttft[0], rel=0.01)
@@ -265,7 +292,7 @@ def test_a_variant_of_which_nothing_is_known_has_no_capacity_and_says_what_helps
 
 def test_without_a_profile_the_capacity_is_learnt_from_latencies():
     def busier(time):  # a load that rises from 0.5 to 4.3 requests/s a replica
-        return fleet([replica(0.5 + time / 75.0)] * 4, time=time)
+        return fleet([replica(0.5 + time / 75.0, fleet=4.0)] * 4, time=time)
 
     given = follow(busier, 20, profiles=[PROFILE], tuningEnabled=False, **GOALS)
     learnt = follow(busier, 20, **GOALS)
@@ -310,17 +337,44 @@ def test_start_ups_are_measured():
 # ---- predictions and parameters
 
 
+LEARNT = (("alpha_ms", 1e3), ("beta_us", 1e6), ("gamma_us", 1e6))
+ENGINE = Engines(*(np.array([one], dtype=float) for one in (ALPHA, BETA, GAMMA, BATCH, 1024, 256)))
+
+
+def predict(seen, replicas, state=None, **given):
+    """What is expected at so many replicas by what the cycle that saw this left behind."""
+    chosen = parameters(**given)
+    left = dict(assess(seen, state, **given).state)
+    return QueueingModel(chosen).predict(seen, Allocation(np.array([replicas])), settings(chosen, seen), left)
+
+
 def test_it_predicts_the_latencies_of_another_allocation():
-    seen = fleet([replica(2.0)] * 2)
-    chosen = parameters(profiles=[PROFILE], tuningEnabled=False, **GOALS)
-    told = QueueingModel(chosen).predict(seen, Allocation(np.array([1.0])))
-    alone = analyze(times(), 4.0)
+    seen, known = fleet([replica(2.0)] * 2), {"profiles": [PROFILE], "tuningEnabled": False, **GOALS}
+    told = predict(seen, 1.0, **known)
+    # 4 requests/s for one replica
+    alone = latencies(ENGINE, np.array([4.0]), np.ones(1))
     assert told.ttft[0] == pytest.approx(alone.ttft[0], rel=1e-6)
     assert told.itl[0] == pytest.approx(alone.itl[0], rel=1e-6)
     assert told.utilization[0] == pytest.approx(alone.in_service[0] / BATCH, rel=1e-6)
-    more = QueueingModel(chosen).predict(seen, Allocation(np.array([4.0])))
-    assert more.ttft[0] < told.ttft[0]
-    assert np.isnan(QueueingModel(chosen).predict(seen, Allocation(np.array([0.0]))).ttft).all()
+    assert predict(seen, 4.0, **known).ttft[0] < told.ttft[0]
+    assert np.isnan(predict(seen, 0.0, **known).ttft).all()
+
+
+def test_it_predicts_with_what_it_has_learnt_and_without_that_nothing():
+    def busier(time):
+        return fleet([replica(0.5 + time / 75.0, fleet=4.0)] * 4, time=time)
+
+    answer = follow(busier, 20, **GOALS)
+    seen, chosen = busier(19 * 15.0), parameters(**GOALS)
+    asked, six = settings(chosen, seen), Allocation(np.array([6.0]))
+    told = QueueingModel(chosen).predict(seen, six, asked, dict(answer.state))
+    alpha, beta, gamma = (answer.details[name] / scale for name, scale in LEARNT)
+    engine = Engines(alpha, beta, gamma, np.array([64.0]), np.array([1024.0]), np.array([256.0]))
+    # four times 0.5 + 285 / 75 = 4.3 requests/s, spread over six
+    expected = latencies(engine, np.array([4 * 4.3 / 6]), np.array([6.0]))
+    assert told.itl[0] == pytest.approx(expected.itl[0], rel=1e-6)
+    assert told.ttft[0] == pytest.approx(expected.ttft[0], rel=1e-6)
+    assert np.isnan(QueueingModel(chosen).predict(seen, six, asked, {}).ttft).all()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ Why it cannot get stuck, where an extended Kalman filter with a gate can:
   unknown like the parameters, with what was measured as its prior, and `running` has its say in it;
 - no sample is refused for being unlikely. One that is far off counts less (Huber), and a second one in a row widens the
   estimate, so that from then on the data decide;
-- between cycles the estimate relaxes to its anchor (the profile that policy gives, else the first sample's own
-  inversion) and its uncertainty to the anchor's: what is not observed any more is not believed for ever;
+- between cycles the estimate relaxes to its anchor (the profile that policy gives, else what engines of this speed
+  mostly are) and its uncertainty to the anchor's: what is not observed any more is not believed for ever;
+- averages over a minute, asked for every 15 s, tell most things four times, and count accordingly;
 - how noisy a signal is, is learnt from how well it was predicted, so certainty follows the data, too.
 
 One operating point cannot tell three parameters apart. What it leaves open stays at the anchor; a change of load or of
@@ -35,17 +36,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wva_analyzers.queueing_model.pooled import Goals, latencies
+from wva_analyzers.queueing_model.serving import Engines, latencies
 from wva_core.domain import BoolArray, FloatArray, IntArray
-from wva_core.numerics.service_times import ServiceTimes
 
-__all__ = ["ANCHOR_SD", "GUESS_SD", "Estimate", "Sample", "improved", "inverted", "unknown"]
+__all__ = ["ANCHOR_SD", "GUESS_SD", "Estimate", "Sample", "guessed", "improved", "unknown"]
 
 ANCHOR_SD = 0.3
 """Relative uncertainty of a profile that policy gives: the spread of published fits of one model on one accelerator."""
 
-GUESS_SD = 1.0
-"""The same of an anchor that is only the inversion of a single sample: a factor of e either way."""
+GUESS_SD = (0.4, 0.7, 1.5)
+"""The same of an anchor that is only guessed from the time between tokens, for alpha, beta and gamma."""
+
+_RIDGE_TOKENS, _COMPUTE_PER_READ = 200.0, 1000.0
 
 _FIRST_SD = 0.1
 # Relative noise of a signal before anything is known of it; minute averages at a few requests/s scatter that much.
@@ -56,9 +58,9 @@ _DRIFT = 0.03
 _RATE_SD = 0.1  # of a minute's rate, as the one that made the latencies; and the change of load on top
 _WAIT_TRUST = 0.3
 # A first token that mostly waited tells of the queue before it, not of the engine: sd grows by this times the share.
-_CROWDED_TRUST = 2.0
-# Prompts also queue up before each other in one engine, which generation g2 does not have: a first token later than it
-# says tells less by this times the share of time that goes to prompts; an earlier one tells as much as ever.
+_CROWDED_TRUST = 0.5
+# Bursts inside a minute crowd prompts more than its mean rate says: latencies above what the model says tell less by
+# this times the share of time that goes to prompts; lower ones tell as much as ever.
 _HUBER = 2.0
 _ODD = 3.0  # a sample further off than this many standard deviations is odd
 _PATIENCE = 2
@@ -66,6 +68,7 @@ _WIDENED = 1.0  # variance added to each parameter after that many odd samples i
 _RELAX_SECONDS = 4 * 3600.0
 # Half-life of what is not observed any more; a few times the period of a day's load.
 _STEPS = 6
+_CLOSE = 1e-3  # a step by less ends the search: what it leaves is of its square
 _PROBE = 1e-4
 _FAR = 2.0  # largest change of a logarithm in one step
 
@@ -83,6 +86,8 @@ class Sample:
         batch: largest number of those.
         replicas: how many share the load of the scope.
         change: how fast the load changes: |log(arrived / finished)|, 0 where it stands still or is not known.
+        fresh: share of it that the sample before did not hold, above 0: averages over a minute, asked for every 15 s,
+            tell the same four times.
     """
 
     rate: FloatArray
@@ -94,6 +99,7 @@ class Sample:
     batch: FloatArray
     replicas: FloatArray
     change: FloatArray
+    fresh: FloatArray
 
     def take(self, rows: IntArray) -> Sample:
         """The same for some rows."""
@@ -185,21 +191,16 @@ def unknown(count: int) -> Estimate:
     )
 
 
-def inverted(sample: Sample) -> FloatArray:
+def guessed(itl: FloatArray) -> FloatArray:
     """
-    (Q, 3) logarithms of parameters that explain a sample, with a twentieth of a step for memory access.
+    (Q, 3) logarithms of the parameters an engine with this time between tokens probably has.
 
-    The batch follows from Little's law, not from an idle engine: rate times the time a request is served. Rough, and
-    meant as a start only.
+    Hardware leaves little choice: a step takes as long as reading the weights until some 200 tokens are computed in it
+    (the ridge point of accelerators), and reading a token's keys and values takes a thousandth of computing a token.
     """
-    i, o, ttft, itl = sample.input_tokens, sample.output_tokens, sample.ttft, sample.itl
-    compute, memory = (i + o) / (o + 1.0), i + o / 2.0
-    batch = np.minimum(sample.rate * (ttft + o * itl), sample.batch)
-    gamma = 0.05 * itl / (memory * (batch + 1.0))
-    share = itl / (batch * compute + 1.0)  # beta if computing were all of a step
-    beta = np.clip((ttft - itl + gamma * o / 2.0) / np.maximum(i - 1.0, 1.0), 0.005 * share, 0.5 * share)
-    alpha = np.maximum(itl - beta * (batch * compute + 1.0) - gamma * memory * (batch + 1.0), 0.2 * itl)
-    return np.asarray(np.log(np.stack((alpha, beta, gamma), axis=1)))
+    alpha = 0.9 * itl
+    beta = alpha / _RIDGE_TOKENS
+    return np.asarray(np.log(np.stack((alpha, beta, beta / _COMPUTE_PER_READ), axis=1)))
 
 
 def improved(estimate: Estimate, sample: Sample, profile: FloatArray, seconds: float) -> Estimate:
@@ -212,7 +213,7 @@ def improved(estimate: Estimate, sample: Sample, profile: FloatArray, seconds: f
         profile: (Q, 3) logarithms of the parameters that policy gives, NaN where it gives none.
         seconds: since the cycle before.
 
-    Cost: about 30 passes over the states of all queues, 0.3 s for Q = 10,000 and a batch of 256.
+    Cost: 15 to 35 passes of the queueing model, about 0.2 s for Q = 10,000.
     """
     estimate = _anchored(estimate, sample, profile)
     usable = sample.usable & estimate.known
@@ -248,12 +249,12 @@ def _anchored(estimate: Estimate, sample: Sample, profile: FloatArray) -> Estima
         return estimate
     columns = {field.name: np.array(getattr(estimate, field.name)) for field in fields(estimate)}
     anchor = profile.copy()
-    anchor[first] = inverted(sample.take(np.flatnonzero(first)))
+    anchor[first] = guessed(sample.itl[first])
     rows = np.flatnonzero(changed | first)
-    sd = np.where(given, ANCHOR_SD, GUESS_SD)
+    sd = np.where(given[:, None], ANCHOR_SD, GUESS_SD)
     for name in ("x", "anchor"):
         columns[name][rows] = anchor[rows]
-    columns["P"][rows] = np.eye(3) * (sd[rows] ** 2)[:, None, None]
+    columns["P"][rows] = np.eye(3) * (sd[rows] ** 2)[:, None, :]
     columns["anchored"][rows] = given[rows]
     return Estimate(**columns)
 
@@ -261,7 +262,8 @@ def _anchored(estimate: Estimate, sample: Sample, profile: FloatArray) -> Estima
 def _relaxed(estimate: Estimate, seconds: float) -> tuple[FloatArray, FloatArray]:
     """Mean and covariance a while later, if nothing is observed: an Ornstein-Uhlenbeck process around the anchor."""
     keep = 2.0 ** (-max(seconds, 0.0) / _RELAX_SECONDS)
-    wide = np.eye(3) * np.where(estimate.anchored > 0, ANCHOR_SD, GUESS_SD)[:, None, None] ** 2
+    sd = np.where(estimate.anchored[:, None] > 0, ANCHOR_SD, GUESS_SD)
+    wide = np.eye(3) * (sd**2)[:, None, :]
     return estimate.anchor + keep * (estimate.x - estimate.anchor), keep**2 * estimate.P + (1 - keep**2) * wide
 
 
@@ -286,38 +288,36 @@ def _most_likely(start: FloatArray, P: FloatArray, sample: Sample, noise: FloatA
     information = np.linalg.inv(wide)
     z = np.log(np.stack((sample.ttft, sample.itl, np.where(sample.running > 0, sample.running, np.nan)), axis=1))
     known = ~np.isnan(z)
-    x = prior.copy()
-    h, doubt = _predicted(x, sample)
+    x, curvature, damping = prior.copy(), information.copy(), np.full(len(start), 1e-3)
+    h, slope, doubt = _predicted(x, sample)
     innovation = np.where(known, z - h, 0.0)
-    slope = _slope(x, h, sample)
-    expected = np.einsum("qrj,qjk,qrk->qr", slope, wide, slope) + _spread(noise, doubt, innovation) ** 2
+    expected = np.einsum("qrj,qjk,qrk->qr", slope, wide, slope) + _spread(noise, doubt, innovation, sample.fresh) ** 2
     surprise = np.max(np.abs(innovation) / np.sqrt(expected), axis=1)
-    damping = np.full(len(x), 1e-3)
-    curvature = information
+    rows = np.arange(len(start))
     for _ in range(_STEPS):
-        error = np.where(known, z - h, 0.0)
-        spread = _spread(noise, doubt, error)
-        weight = np.minimum(1.0, _HUBER / np.maximum(np.abs(error) / spread, 1e-12)) / spread**2
-        weight = np.where(known, weight, 0.0)
-        slope = _slope(x, h, sample)
-        pull = np.einsum("qjk,qk->qj", information, x - prior)
-        gradient = np.einsum("qr,qrj->qj", weight * error, slope) - pull
-        curvature = information + np.einsum("qr,qrj,qrk->qjk", weight, slope, slope)
-        scale = np.einsum("qjj->qj", curvature)
-        damped = curvature + damping[:, None, None] * np.eye(4) * scale[:, None, :]
+        error = np.where(known[rows], z[rows] - h[rows], 0.0)
+        weight = np.where(
+            known[rows], _weight(error, _spread(noise[rows], doubt[rows], error, sample.fresh[rows])), 0.0
+        )
+        J, certain = slope[rows], information[rows]
+        pull = np.einsum("qjk,qk->qj", certain, x[rows] - prior[rows])
+        gradient = np.einsum("qr,qrj->qj", weight * error, J) - pull
+        curvature[rows] = full = certain + np.einsum("qr,qrj,qrk->qjk", weight, J, J)
+        damped = full + damping[rows, None, None] * np.eye(4) * np.einsum("qjj->qj", full)[:, None, :]
         step = np.clip(np.linalg.solve(damped, gradient[..., None])[..., 0], -_FAR, _FAR)
-        trial = x + step
-        h_trial, doubt_trial = _predicted(trial, sample)
-        error_trial = np.where(known, z - h_trial, 0.0)
-        moved = trial - prior
-        before = np.sum(weight * error**2, axis=1) + np.einsum("qj,qj->q", x - prior, pull)
-        after = np.sum(weight * error_trial**2, axis=1) + np.einsum("qj,qjk,qk->q", moved, information, moved)
+        trial = x[rows] + step
+        found = _predicted(trial, sample if len(rows) == len(start) else sample.take(rows))
+        error_trial = np.where(known[rows], z[rows] - found[0], 0.0)
+        moved = trial - prior[rows]
+        before = np.sum(weight * error**2, axis=1) + np.einsum("qj,qj->q", moved - step, pull)
+        after = np.sum(weight * error_trial**2, axis=1) + np.einsum("qj,qjk,qk->q", moved, certain, moved)
         better = np.asarray(after <= before * (1 + 1e-12))
-        x = np.where(better[:, None], trial, x)
-        h = np.where(better[:, None], h_trial, h)
-        doubt = np.where(better[:, None], doubt_trial, doubt)
-        damping = np.where(better, damping * 0.2, damping * 8.0)
-        if np.all(np.abs(step[better]) < 1e-6):
+        kept = rows[better]
+        x[kept] = trial[better]
+        h[kept], slope[kept], doubt[kept] = (part[better] for part in found)
+        damping[rows] *= np.where(better, 0.2, 8.0)
+        rows = rows[~better | np.any(np.abs(step) > _CLOSE, axis=1)]
+        if not len(rows):
             break
     left = np.where(known, z - h, 0.0)
     # E[innovation x what is left of it] is the variance of the noise alone (Desroziers et al., Q. J. R. Meteorol. Soc.
@@ -326,36 +326,33 @@ def _most_likely(start: FloatArray, P: FloatArray, sample: Sample, noise: FloatA
     return _Found(x[:, :3], np.linalg.inv(curvature)[:, :3, :3], scatter, surprise)
 
 
-def _slope(x: FloatArray, h: FloatArray, sample: Sample) -> FloatArray:
-    """(Q, 3, 4) derivative of what the model says by each logarithm."""
-    return np.stack([(_predicted(x + step, sample)[0] - h) / _PROBE for step in _PROBE * np.eye(4)], axis=2)
+def _weight(error: FloatArray, spread: FloatArray) -> FloatArray:
+    """(Q, 3) of each signal in the sum of squares: less where it is far off (Huber)."""
+    return np.asarray(np.minimum(1.0, _HUBER / np.maximum(np.abs(error) / spread, 1e-12)) / spread**2)
 
 
-def _spread(noise: FloatArray, doubt: FloatArray, error: FloatArray) -> FloatArray:
-    """(Q, 3) standard deviation of each logarithm; wider for a first token that mostly waited, or was crowded out."""
+def _spread(noise: FloatArray, doubt: FloatArray, error: FloatArray, fresh: FloatArray) -> FloatArray:
+    """(Q, 3) standard deviation of each logarithm; wider for what waits, and for what bursts of prompts hold up."""
     variance = noise.copy()
-    variance[:, 0] += (_WAIT_TRUST * doubt[:, 0]) ** 2 + np.where(error[:, 0] > 0, _CROWDED_TRUST * doubt[:, 1], 0) ** 2
-    return np.asarray(np.sqrt(variance))
+    late = error[:, :2] > 0
+    variance[:, 0] += (_WAIT_TRUST * doubt[:, 0]) ** 2
+    variance[:, :2] += np.where(late, _CROWDED_TRUST * doubt[:, 1:], 0.0) ** 2
+    return np.asarray(np.sqrt(variance / fresh[:, None]))
 
 
-def _predicted(x: FloatArray, sample: Sample) -> tuple[FloatArray, FloatArray]:
+def _predicted(x: FloatArray, sample: Sample) -> tuple[FloatArray, FloatArray, FloatArray]:
     """
-    (Q, 3) logarithms of what the model says of a sample, and (Q, 2) what makes a first token doubtful.
+    (Q, 3) logarithms of what the model says of a sample, (Q, 3, 4) their derivatives, (Q, 2) what puts them in doubt.
 
-    The latter are the share of it that is waiting, and the share of time that goes to prompts.
+    The last are the share of the first token's time that is waiting, and the share of time that goes to prompts.
     """
-    value = np.exp(np.clip(x, -60.0, 20.0))
-    times = ServiceTimes.of(
-        "g2",
-        alpha=value[:, 0],
-        beta=value[:, 1],
-        gamma=value[:, 2],
-        max_batch=sample.batch,
-        input_tokens=sample.input_tokens,
-        output_tokens=sample.output_tokens,
-    )
-    nothing = np.full(len(x), np.nan)
-    seen = latencies(times, value[:, 3], sample.replicas, Goals(nothing, nothing, nothing))
-    told = np.stack((seen.ttft, seen.itl, seen.in_service), axis=1)
-    prompts = np.minimum(value[:, 3] * (times.beta + times.gamma) * times.input_tokens, 1.0)
-    return np.log(np.maximum(told, 1e-12)), np.stack((seen.wait / seen.ttft, prompts), axis=1)
+    # The point and four beside it are one question, so that the model is asked once.
+    points = np.concatenate((x, *(x + step for step in _PROBE * np.eye(4))))
+    value = np.exp(np.clip(points, -60.0, 20.0))
+    asked = (sample.batch, sample.input_tokens, sample.output_tokens)
+    engines = Engines(*value[:, :3].T, *(np.tile(column, 5) for column in asked))
+    seen = latencies(engines, value[:, 3], np.tile(sample.replicas, 5))
+    told = np.log(np.maximum(np.stack((seen.ttft, seen.itl, seen.in_service), axis=1), 1e-12)).reshape(5, len(x), 3)
+    slope = np.moveaxis((told[1:] - told[0]) / _PROBE, 0, 2)
+    count = len(x)
+    return told[0], slope, np.stack((seen.wait[:count] / seen.ttft[:count], seen.prompts[:count]), axis=1)

@@ -10,12 +10,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wva_analyzers.queueing_model import estimator, objectives
-from wva_analyzers.queueing_model.lead_time import LoadHistory, followed, planned, watched
+from wva_analyzers.queueing_model.lead_time import OVERLOADS, LoadHistory, followed, planned, watched
 from wva_analyzers.queueing_model.objectives import Objectives, Source
-from wva_analyzers.queueing_model.parameters import Parameters, Profile
-from wva_analyzers.queueing_model.pooled import Goals, highest_rate, latencies, rate_bounds
+from wva_analyzers.queueing_model.parameters import Profile
 from wva_analyzers.queueing_model.remembered import Remembered, later_start_up, recall
-from wva_analyzers.queueing_model.seen import Load, Mix, load_of, mix_of, sample_of
+from wva_analyzers.queueing_model.seen import RATE_WINDOW, Load, Mix, load_of, mix_of, sample_of
+from wva_analyzers.queueing_model.serving import (
+    Engines,
+    Goals,
+    highest_rate,
+    kept_times,
+    late_shares,
+    latencies,
+    rate_bounds,
+)
 from wva_core.domain import (
     Allocation,
     Assessment,
@@ -29,13 +37,15 @@ from wva_core.domain import (
     Verdict,
 )
 from wva_core.hooks import Prediction
-from wva_core.numerics.service_times import ServiceTimes
 
-__all__ = ["REASONS", "Capacity", "capacity_of", "judged", "known_times", "predicted", "profiles_of"]
+__all__ = ["REASONS", "Capacity", "capacity_of", "engines_of", "judged", "predicted", "profiles_of"]
 
 _CYCLE_SECONDS = 15.0  # taken for the first cycle's distance to one before it
 _BLIND_SECONDS = 45.0
 # From a change of the load until it is fully seen and acted on: most of the rates' window, and a cycle.
+
+_WORK_SQUARE = 2.0
+# Mean square of the work of a request by its squared mean; lengths are taken for exponential, as in the model.
 
 _MOST_POOLED = 1e4  # replicas; beyond, pooling gains nothing more
 
@@ -43,7 +53,7 @@ REASONS = (
     "",
     (
         "{offered:.2f} requests/s arrive and {waiting:.0f} requests wait; {planned:.2f} requests/s are planned for,"
-        " within {goal_ttft_ms:.0f} ms to the first token and {goal_itl_ms:.1f} ms between tokens"
+        " within {goal_ttft_ms:.0f} ms to the first token and {goal_itl_ms:.1f} ms between tokens on average"
     ),
     "no replica and no gateway reports how many requests arrive",
     "requests are served, but no replica reports the time to first token",
@@ -62,6 +72,11 @@ REASONS = (
     ),
     "no latency was seen on this variant, and policy gives no profile for its model and accelerator",
     "the objectives are out of reach on this accelerator even without load",
+    (
+        "{offered:.2f} requests/s arrive and {waiting:.0f} requests wait; {planned:.2f} requests/s are planned for,"
+        " so that {goal_percent:g} % of them have {goal_ttft_ms:.0f} ms to the first token and {goal_itl_ms:.1f} ms"
+        " between tokens at most"
+    ),
 )
 (
     _PLANNED,
@@ -76,6 +91,7 @@ REASONS = (
     _LEARNT,
     _NO_PARAMETERS,
     _UNREACHABLE,
+    _PLANNED_FOR_MOST,
 ) = range(1, len(REASONS))
 
 
@@ -86,11 +102,13 @@ class Capacity:
 
     Attributes:
         rate: (V,) requests/s; 0 where the objectives are out of reach, NaN where nothing is known.
+        most: (V,) requests/s that it serves at most, whatever the latency.
         ttft, itl: (S,) the objectives, seconds.
-        idle_ttft, idle_itl: (V,) latencies without load, seconds.
+        idle_ttft, idle_itl: (V,) the tightest objectives that hold without load, seconds.
     """
 
     rate: FloatArray
+    most: FloatArray
     ttft: FloatArray
     itl: FloatArray
     idle_ttft: FloatArray
@@ -121,22 +139,13 @@ def profiles_of(fleet: Fleet, profiles: Sequence[tuple[Profile, ...]]) -> tuple[
     return given, batch
 
 
-def known_times(estimate: estimator.Estimate, mix: Mix) -> ServiceTimes:
+def engines_of(estimate: estimator.Estimate, mix: Mix) -> Engines:
     """(V,) replicas as the model knows them, asked about the mix seen now; not usable where something is unknown."""
-    alpha, beta, gamma = estimate.parameters
-    return ServiceTimes.of(
-        "g2",
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
-        max_batch=np.nan_to_num(mix.batch, nan=1.0),
-        input_tokens=mix.input_tokens,
-        output_tokens=mix.output_tokens,
-    )
+    return Engines(*estimate.parameters, mix.batch, mix.input_tokens, mix.output_tokens)
 
 
 def capacity_of(
-    times: ServiceTimes, fleet: Fleet, wanted: Objectives, multiplier: FloatArray, replicas: FloatArray
+    engines: Engines, fleet: Fleet, wanted: Objectives, multiplier: FloatArray, replicas: FloatArray
 ) -> Capacity:
     """
     What one replica carries if `replicas` (V,) share the load; objectives that nobody stated are inferred here.
@@ -144,22 +153,23 @@ def capacity_of(
     scope = fleet.scope_of_variant
     blank = wanted.source == Source.INFERRED
     ttft, itl = wanted.ttft, wanted.itl
-    quantile = np.where(blank, np.nan, wanted.quantile)
+    quantile = np.where(wanted.for_mean, np.nan, wanted.quantile)
     if np.any(blank):
-        own = objectives.inferred(times, multiplier[scope], replicas)
+        own = objectives.inferred(engines, multiplier[scope], replicas)
         ttft, itl = (
             np.where(blank, fleet.by_scope.max(values), stated) for values, stated in zip(own, (ttft, itl), strict=True)
         )
     goals = Goals(ttft[scope], itl[scope], quantile[scope])
-    rate, _ = highest_rate(times, replicas, goals)
+    rate, _ = highest_rate(engines, replicas, goals)
     none = np.isnan(goals.ttft) & np.isnan(goals.itl)
-    low, _ = rate_bounds(times)
+    low, most = rate_bounds(engines)
     idle_ttft, idle_itl = np.full(len(rate), np.nan), np.full(len(rate), np.nan)
     rows = np.flatnonzero(~np.isnan(low))
     if len(rows):
-        idle = latencies(times.take(rows), low[rows], replicas[rows], goals.take(rows))
-        idle_ttft[rows], idle_itl[rows] = idle.ttft, idle.itl
-    return Capacity(np.where(none, np.nan, rate), ttft, itl, idle_ttft, idle_itl)
+        idle_ttft[rows], idle_itl[rows] = kept_times(
+            engines.take(rows), low[rows], replicas[rows], goals.quantile[rows]
+        )
+    return Capacity(np.where(none, np.nan, rate), most, ttft, itl, idle_ttft, idle_itl)
 
 
 def judged(observation: Observation, settings: Settings, state: State) -> Assessment:
@@ -174,23 +184,24 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
     seconds = observation.time - before.time if np.isfinite(before.time) else _CYCLE_SECONDS
     profile, profile_batch = profiles_of(fleet, settings["profiles"].tolist())
     mix = mix_of(observation, before.mix, profile_batch)
-    sample = sample_of(observation, mix)
+    sample = sample_of(observation, mix, seconds)
     tuned = np.asarray(settings["tuning_enabled"], dtype=bool)[scope]
     learnable = replace(sample, rate=np.where(tuned, sample.rate, np.nan))
     estimate = estimator.improved(before.estimate, learnable, profile, seconds)
     load = load_of(observation, before.queued, seconds)
 
-    times = known_times(estimate, mix)
+    engines = engines_of(estimate, mix)
     wanted = objectives.stated(fleet.scopes, settings)
     multiplier = settings["slo_multiplier"]
     there = np.maximum(fleet.by_scope.sum(np.nan_to_num(table.base)), 1.0)
-    first = capacity_of(times, fleet, wanted, multiplier, there[scope])
+    first = capacity_of(engines, fleet, wanted, multiplier, there[scope])
     start_up = later_start_up(before, table, observation.time)
-    history, ahead, plan = _planned(observation, settings, before, load, first, start_up)
+    late, share = _lateness(engines, fleet, wanted, settings, first, there)
+    history, ahead, plan = _planned(observation, settings, before, load, first, start_up, late, share)
     # Pooling gains with the size that is asked for, not with the size that is there.
     with np.errstate(divide="ignore", invalid="ignore"):
         asked = np.nan_to_num(plan[scope] / first.rate, nan=1.0, posinf=_MOST_POOLED)
-    capacity = capacity_of(times, fleet, wanted, multiplier, np.clip(asked, 1.0, _MOST_POOLED))
+    capacity = capacity_of(engines, fleet, wanted, multiplier, np.clip(asked, 1.0, _MOST_POOLED))
 
     allowed = load.offered * np.nan_to_num(capacity.ttft) / 2.0  # what may wait without a first token being late
     excess = np.maximum(load.backlog - np.nan_to_num(allowed), 0.0)
@@ -224,6 +235,7 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
             "ahead_seconds": ahead,
             "goal_ttft_ms": 1000.0 * capacity.ttft,
             "goal_itl_ms": 1000.0 * capacity.itl,
+            "goal_percent": np.where(wanted.for_mean, np.nan, 100.0 * wanted.quantile),
             "objective_source": wanted.source.astype(np.float64),
             "feasible_ttft_ms": -1000.0 * fleet.by_scope.max(-capacity.idle_ttft),
             "feasible_itl_ms": -1000.0 * fleet.by_scope.max(-capacity.idle_itl),
@@ -242,6 +254,37 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
     )
 
 
+def _lateness(
+    engines: Engines,
+    fleet: Fleet,
+    wanted: Objectives,
+    settings: Settings,
+    capacity: Capacity,
+    replicas: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """
+    (S, U) share of requests that are late at `OVERLOADS` times the capacity, and (S,) the share that may be.
+
+    An objective for the mean has no late requests: there, all are that meet more than the capacity.
+    """
+    scope = fleet.scope_of_variant
+    by_quantile = ~wanted.for_mean
+    step = (OVERLOADS > 1.0).astype(np.float64)
+    late = np.broadcast_to(step, (len(fleet.scopes), len(OVERLOADS))).copy()
+    rows = np.flatnonzero((capacity.rate > 0) & by_quantile[scope])
+    if len(rows):
+        points = len(OVERLOADS)
+        many = np.repeat(rows, points)
+        goals = Goals(capacity.ttft[scope[many]], capacity.itl[scope[many]], wanted.quantile[scope[many]])
+        rate = capacity.rate[many] * np.tile(OVERLOADS, len(rows))
+        shares = np.maximum(*late_shares(engines.take(many), rate, replicas[scope[many]], goals)).reshape(-1, points)
+        count = np.bincount(scope[rows], minlength=len(late))
+        for point in range(points):
+            total = np.bincount(scope[rows], weights=shares[:, point], minlength=len(late))
+            late[:, point] = np.where(count > 0, total / np.maximum(count, 1), late[:, point])
+    return late, np.where(by_quantile, 1.0 - wanted.quantile, 1.0 - settings["coverage"])
+
+
 def _planned(
     observation: Observation,
     settings: Settings,
@@ -249,6 +292,8 @@ def _planned(
     load: Load,
     capacity: Capacity,
     start_up: FloatArray,
+    late: FloatArray,
+    share: FloatArray,
 ) -> tuple[LoadHistory, FloatArray, FloatArray]:
     """History, (S,) seconds it looks ahead, and (S,) requests/s to plan for; the history counts replicas."""
     fleet = observation.fleet
@@ -256,11 +301,13 @@ def _planned(
     ahead = np.nan_to_num(fleet.by_scope.max(assumed)) + _BLIND_SECONDS
     known = capacity.rate > 0
     count = fleet.by_scope.count(known)
-    typical = fleet.by_scope.sum(np.where(known, capacity.rate, 0.0)) / np.maximum(count, 1)
+    # Counted by what a replica serves at most, which does not depend on objectives.
+    typical = fleet.by_scope.sum(np.where(known, capacity.most, 0.0)) / np.maximum(count, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         needed = np.where(count > 0, load.offered / typical, np.nan)
     history = followed(before.history, observation.time, needed, ahead)
-    plan = planned(history, needed, settings["coverage"]) * typical
+    scatter = np.divide(_WORK_SQUARE / RATE_WINDOW, typical, out=np.zeros_like(typical), where=typical > 0)
+    plan = planned(history, needed, scatter, late, share) * typical
     return history, ahead, np.where(np.isnan(plan), load.offered, plan)
 
 
@@ -288,35 +335,33 @@ def _verdicts(
     ]
     where = [condition for condition, _, _ in conditions]
     verdict = np.select(where, [int(one) for _, one, _ in conditions], int(Verdict.JUDGED))
-    return verdict, np.select(where, [reason for _, _, reason in conditions], _PLANNED)
+    planned_for = np.where(wanted.for_mean, _PLANNED, _PLANNED_FOR_MOST)
+    return verdict, np.select(where, [reason for _, _, reason in conditions], planned_for)
 
 
-def predicted(observation: Observation, allocation: Allocation, parameters: Parameters) -> Prediction:
+def predicted(observation: Observation, allocation: Allocation, settings: Settings, state: State) -> Prediction:
     """
     (V,) mean latencies and fill of the batch if the load of now were spread over an allocation.
 
-    Every variant of a scope gets load in proportion to what its replicas can serve at most.
+    Every variant of a scope gets load in proportion to what its replicas can serve at most. The state is the one that
+    `judged` returned for the same observation: it knows policy's parameters and what was learnt; without it nothing is
+    known.
     """
     fleet = observation.fleet
     scope = fleet.scope_of_variant
-    scopes = len(fleet.scopes)
-    before = recall({}, fleet)
-    profile, profile_batch = profiles_of(fleet, [parameters.profiles] * scopes)
+    before = recall(state, fleet)
+    _, profile_batch = profiles_of(fleet, settings["profiles"].tolist())
     mix = mix_of(observation, before.mix, profile_batch)
-    sample = sample_of(observation, mix)
-    if not parameters.tuning_enabled:
-        sample = replace(sample, rate=np.full(len(fleet), np.nan))
-    times = known_times(estimator.improved(before.estimate, sample, profile, 0.0), mix)
+    engines = engines_of(before.estimate, mix)
     offered = load_of(observation, before.queued, 0.0).offered
-    _, high = rate_bounds(times)
+    _, high = rate_bounds(engines)
     runs = np.nan_to_num(np.where(np.isnan(allocation.replicas), observation.variants.base, allocation.replicas))
     total = fleet.by_scope.sum(np.nan_to_num(high) * runs)[scope]
     rows = np.flatnonzero(~np.isnan(high) & (runs > 0) & (total > 0) & np.isfinite(offered[scope]))
     ttft, itl, fill = (np.full(len(fleet), np.nan) for _ in range(3))
     if len(rows):
         rate = np.maximum(offered[scope][rows] * high[rows] / total[rows], 1e-9)
-        nothing = np.full(len(rows), np.nan)
-        found = latencies(times.take(rows), rate, runs[rows], Goals(nothing, nothing, nothing))
+        found = latencies(engines.take(rows), rate, runs[rows])
         ttft[rows], itl[rows] = found.ttft, found.itl
-        fill[rows] = np.minimum(found.in_service / times.max_batch[rows], 1.0)
+        fill[rows] = np.minimum(found.in_service / engines.batch[rows], 1.0)
     return Prediction(ttft=ttft, itl=itl, utilization=fill)

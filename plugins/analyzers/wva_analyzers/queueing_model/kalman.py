@@ -16,11 +16,13 @@ Source: upstream WVA v0.9, queueing-model analyzer and its tuner.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from wva_core.domain import BoolArray, FloatArray
+from wva_core.errors import ParameterError
 from wva_core.numerics.service_times import ServiceTimes
 from wva_core.numerics.sizing import AnalysisStatus, analyze
 
@@ -33,6 +35,8 @@ __all__ = [
     "Step",
     "bounds_around",
     "guess",
+    "jacobian",
+    "limited",
     "observation_noise",
     "predicted",
     "process_noise",
@@ -158,6 +162,30 @@ def predicted(x: FloatArray, seen: Environment) -> FloatArray:
     return np.where(told[:, None], 1000.0 * np.stack((result.ttft, result.itl), axis=1), np.nan)
 
 
+def jacobian(function: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArray:
+    """(Q, m, n) central differences of a function of (Q, n) states with (Q, m) values, a hundredth to either side."""
+    columns = []
+    for j in range(x.shape[1]):
+        reach = np.where(x[:, j] == 0, _STEP, _STEP * np.abs(x[:, j]))
+        above, below = x.copy(), x.copy()
+        above[:, j] += reach
+        below[:, j] -= reach
+        columns.append((function(above) - function(below)) / (2.0 * reach)[:, None])
+    return np.stack(columns, axis=2)
+
+
+def limited(x: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """
+    States within their limits.
+
+    Raises:
+        ParameterError: a lower limit is above its upper one.
+    """
+    if np.any(low > high):
+        raise ParameterError("is above the upper limit", object="filter", key="lower limit", remedy="swap the two")
+    return np.clip(x, low, high)
+
+
 def step(
     x: FloatArray,
     P: FloatArray,
@@ -178,16 +206,10 @@ def step(
 
     Cost: seven passes over the states of all queues.
     """
-    start = np.clip(x, low, high)
+    start = limited(x, low, high)
     wider = P + process
     h = predicted(start, seen)
-    H = np.empty((len(x), 2, 3))
-    for j in range(3):
-        reach = np.where(start[:, j] == 0, _STEP, _STEP * np.abs(start[:, j]))
-        above, below = start.copy(), start.copy()
-        above[:, j] += reach
-        below[:, j] -= reach
-        H[:, :, j] = (predicted(above, seen) - predicted(below, seen)) / (2.0 * reach)[:, None]
+    H = jacobian(lambda at: predicted(at, seen), start)
     y = np.stack((seen.ttft, seen.itl), axis=1) - h
     S = H @ wider @ H.transpose(0, 2, 1) + noise
     with np.errstate(invalid="ignore"):
@@ -196,7 +218,7 @@ def step(
     sound &= np.nan_to_num(determinant) != 0
     inverse = np.linalg.inv(np.where(sound[:, None, None], S, np.eye(2)))
     gain = wider @ H.transpose(0, 2, 1) @ inverse
-    after = np.clip(start + np.einsum("qij,qj->qi", gain, y), low, high)
+    after = limited(start + np.einsum("qij,qj->qi", gain, y), low, high)
     narrower = (np.eye(3) - gain @ H) @ wider
     nis = np.einsum("qi,qij,qj->q", y, inverse, y)
     positive = sound & (np.nan_to_num(after) > 0).all(axis=1)

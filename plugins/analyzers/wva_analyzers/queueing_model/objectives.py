@@ -16,9 +16,8 @@ from enum import IntEnum
 import numpy as np
 
 from wva_analyzers.queueing_model.parameters import ServiceClass
-from wva_analyzers.queueing_model.pooled import Goals, latencies, rate_bounds
-from wva_core.domain import FloatArray, IntArray, Scope, Settings
-from wva_core.numerics.service_times import ServiceTimes
+from wva_analyzers.queueing_model.serving import Engines, latencies, rate_bounds
+from wva_core.domain import BoolArray, FloatArray, IntArray, Scope, Settings
 
 __all__ = ["Objectives", "Source", "inferred", "inferred_as_upstream", "observed_as_upstream", "stated"]
 
@@ -52,9 +51,20 @@ class Objectives:
     quantile: FloatArray
     source: IntArray
 
+    @property
+    def for_mean(self) -> BoolArray:
+        """(S,) whether the mean has to keep them; inferred ones are means."""
+        result: BoolArray = np.isnan(self.quantile) | (self.source == Source.INFERRED)
+        return result
+
 
 def stated(scopes: Sequence[Scope], settings: Settings) -> Objectives:
-    """The objectives that policy states, by scope."""
+    """
+    The objectives that policy states, by scope.
+
+    A scope without a class has those of the first class that promises something for its model, as upstream looks
+    classes up; where none does, they are to be inferred.
+    """
     ttft = np.array(settings["target_ttft"], dtype=np.float64) / 1000.0
     itl = np.array(settings["target_itl"], dtype=np.float64) / 1000.0
     explicit = (ttft > 0) & (itl > 0)
@@ -62,49 +72,45 @@ def stated(scopes: Sequence[Scope], settings: Settings) -> Objectives:
     ttft, itl = np.where(explicit, ttft, np.nan), np.where(explicit, itl, np.nan)
     lookups: dict[int, dict[tuple[str, str], tuple[float, float]]] = {}
     for row, (scope, classes) in enumerate(zip(scopes, settings["service_classes"].tolist(), strict=True)):
-        if not classes or explicit[row] or not scope.service_class:
+        if not classes or explicit[row]:
             continue
         promised = lookups.get(id(classes))
         if promised is None:
-            promised = lookups[id(classes)] = _by_class(classes)
+            promised = lookups[id(classes)] = _promised(classes)
         found = promised.get((scope.service_class, scope.model))
-        if found is None:
-            source[row] = Source.UNKNOWN_CLASS
-        else:
+        if found is not None:
             ttft[row], itl[row] = found
             source[row] = Source.SERVICE_CLASS
+        elif scope.service_class:
+            source[row] = Source.UNKNOWN_CLASS
     return Objectives(ttft, itl, np.array(settings["target_quantile"], dtype=np.float64), source)
 
 
-def _by_class(classes: Sequence[ServiceClass]) -> dict[tuple[str, str], tuple[float, float]]:
-    """(class, model) to (TTFT, ITL) in seconds."""
-    return {
-        (one.name, promise.model): (promise.slo_ttft / 1000.0, promise.slo_tpot / 1000.0)
-        for one in classes
-        for promise in one.data
-    }
+def _promised(classes: Sequence[ServiceClass]) -> dict[tuple[str, str], tuple[float, float]]:
+    """(class, model) to (TTFT, ITL) in seconds; under the class "" the first promise for the model."""
+    promised: dict[tuple[str, str], tuple[float, float]] = {}
+    for one in classes:
+        for promise in one.data:
+            times = (promise.slo_ttft / 1000.0, promise.slo_tpot / 1000.0)
+            promised[one.name, promise.model] = times
+            promised.setdefault(("", promise.model), times)
+    return promised
 
 
-def inferred(times: ServiceTimes, multiplier: FloatArray, replicas: FloatArray) -> tuple[FloatArray, FloatArray]:
+def inferred(engines: Engines, multiplier: FloatArray, replicas: FloatArray) -> tuple[FloatArray, FloatArray]:
     """
-    (V,) latencies in seconds at a utilisation of 1 - 1/k of a replica in its fleet; NaN where `times` is unusable.
+    (V,) latencies in seconds at a utilisation of 1 - 1/k of a replica in its fleet; NaN where one is unusable.
 
     Args:
-        times: (V,) replicas.
+        engines: (V,) replicas and their mix.
         multiplier: (V,) k, above 1.
         replicas: (V,) how many share their load.
     """
-    _, high = rate_bounds(times)
+    _, high = rate_bounds(engines)
     rows = np.flatnonzero(~np.isnan(high))
     ttft, itl = np.full(len(high), np.nan), np.full(len(high), np.nan)
     if len(rows):
-        nothing = np.full(len(rows), np.nan)
-        seen = latencies(
-            times.take(rows),
-            (1.0 - 1.0 / multiplier[rows]) * high[rows],
-            replicas[rows],
-            Goals(nothing, nothing, nothing),
-        )
+        seen = latencies(engines.take(rows), (1.0 - 1.0 / multiplier[rows]) * high[rows], replicas[rows])
         ttft[rows], itl[rows] = seen.ttft, seen.itl
     return ttft, itl
 

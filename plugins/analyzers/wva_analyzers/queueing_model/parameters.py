@@ -42,7 +42,7 @@ class ServiceClass(_Model):
     """A service class, in the form of upstream's `service-classes-config`."""
 
     name: str = Field(min_length=1)
-    priority: int = Field(10, ge=1, description="kept for optimizers; not read here")
+    priority: int = Field(10, ge=1, description="1 is served first where not all can be; for the optimizer")
     data: tuple[ClassObjective, ...] = ()
 
 
@@ -56,7 +56,7 @@ class Parameters(_Model):
         None, alias="targetITL", ge=0, allow_inf_nan=False, description="milliseconds between tokens"
     )
     target_quantile: float | None = Field(
-        None, gt=0, lt=1, description="share of requests that has to keep the objectives; without it, the mean"
+        0.99, gt=0, lt=1, description="share of requests that has to keep stated objectives; null is for their mean"
     )
     slo_multiplier: float = Field(
         3.0, gt=1, allow_inf_nan=False, description="inferred objectives: those of a utilisation of 1 - 1/k"
@@ -71,7 +71,10 @@ class Parameters(_Model):
         120.0, ge=0, allow_inf_nan=False, description="time to a ready replica, until it was observed"
     )
     coverage: float = Field(
-        0.9, gt=0, lt=1, description="share of the start-ups during which the load stays within what is planned for"
+        0.9,
+        gt=0,
+        lt=1,
+        description="share of requests that meet no more load than was planned for, where objectives are for the mean",
     )
     compat: bool = Field(default=False, description="judge as upstream WVA v0.9 does, its filter included")
 
@@ -79,7 +82,7 @@ class Parameters(_Model):
     def _both_or_neither(self) -> Parameters:
         if bool(self.target_ttft) != bool(self.target_itl):
             raise ValueError("targetTTFT and targetITL belong together; give both, or leave both out")
-        if self.target_quantile is not None and self.compat:
+        if self.compat and "target_quantile" in self.model_fields_set and self.target_quantile is not None:
             raise ValueError("upstream knows no quantiles; leave out targetQuantile or compat")
         for name, keys in (
             ("profiles", [f"{one.model} on {one.accelerator}" for one in self.profiles]),

@@ -4,14 +4,34 @@ The analyzer `queueing-model`: what replicas show, what is learnt from it, and t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from wva_analyzers.queueing_model import as_upstream, judgement
 from wva_analyzers.queueing_model.parameters import Parameters as QueueingParameters
+from wva_analyzers.queueing_model.service_priority import priorities
 from wva_core.domain import Allocation, Assessment, Observation, Settings, SignalRequest, State
+from wva_core.domain.arrays import floats
 from wva_core.hooks import Prediction, Thresholds, hookimpl
 
 __all__ = ["QueueingModel"]
+
+_PER_VARIANT = (
+    "alpha_ms",
+    "beta_us",
+    "gamma_us",
+    "input_tokens",
+    "output_tokens",
+    "batch",
+    "used",
+    "discounted",
+    "unusable",
+    "surprise",
+    "nis",
+    "rejected",
+)
+"""Details that tell of a variant; where every scope has one variant, their length does not say so."""
 
 
 class QueueingModel:
@@ -51,13 +71,15 @@ class QueueingModel:
         """Demand and capacity in requests/s of the mix seen now."""
         compat = np.asarray(settings["compat"], dtype=bool)
         answer = judgement.judged(observation, settings, state)
-        return as_upstream.overlaid(answer, observation, settings, state, compat) if np.any(compat) else answer
+        if np.any(compat):
+            answer = as_upstream.overlaid(answer, observation, settings, state, compat)
+        return replace(
+            answer,
+            priority=floats(priorities(observation.fleet.scopes, settings)),
+            per_variant=tuple(name for name in _PER_VARIANT if name in answer.details),
+        )
 
     @hookimpl
-    def predict(self, observation: Observation, allocation: Allocation) -> Prediction:
-        """
-        Latencies if the load of now were spread over an allocation.
-
-        Without a state at hand it knows the profiles of policy, and what the latencies of this moment tell of the rest.
-        """
-        return judgement.predicted(observation, allocation, self.parameters)
+    def predict(self, observation: Observation, allocation: Allocation, settings: Settings, state: State) -> Prediction:
+        """Latencies if the load of now were spread over an allocation, by what was learnt so far."""
+        return judgement.predicted(observation, allocation, settings, state)

@@ -13,11 +13,13 @@ import numpy as np
 from wva_analyzers.queueing_model.estimator import Sample
 from wva_core.domain import BoolArray, FloatArray, Groups, Observation
 
-__all__ = ["Load", "Mix", "load_of", "mix_of", "sample_of"]
+__all__ = ["RATE_WINDOW", "Load", "Mix", "load_of", "mix_of", "sample_of"]
 
-_RATE_WINDOW = 60.0  # seconds over which collectors form rates; only weighs two averages against each other
+RATE_WINDOW = 60.0
+"""Seconds over which collectors form rates."""
+
 _PATIENT_REQUESTS = 30.0
-# Requests in a rate window from which the lengths of that window count as much as the longer average.
+# Requests in a rate window from which the lengths of that window count as much as all before.
 
 _CACHE_SHARE = 0.9
 # Of the key/value cache that requests of mean length may fill: their lengths differ, and the next prompt needs room.
@@ -71,8 +73,8 @@ def mix_of(observation: Observation, remembered: FloatArray, known_batch: FloatA
     """
     The mix of requests seen now.
 
-    Lengths are the longer average, corrected by the tokens and requests of the last minute as far as there were enough
-    of them: a shift of lengths shows within that minute.
+    Lengths are those remembered, moved to those of the last minute as far as there were requests in it: a shift of
+    lengths under load shows at once, and a few odd requests in a quiet minute do not turn everything over.
 
     Args:
         observation: of this cycle.
@@ -84,17 +86,20 @@ def mix_of(observation: Observation, remembered: FloatArray, known_batch: FloatA
     served = np.nan_to_num(np.fmax(replicas["request_rate"], 0.0))
     weight = np.maximum(np.nan_to_num(replicas["arrival_rate"]), served) + 1e-9
     own, counts = [], by_variant.sum(served)
-    for length, rate in (("input_tokens", "input_token_rate"), ("output_tokens", "output_token_rate")):
+    for column, (length, rate) in enumerate(
+        (("input_tokens", "input_token_rate"), ("output_tokens", "output_token_rate"))
+    ):
         long = _mean(replicas[length], weight, by_variant)
         known = np.isfinite(replicas[rate]) & (served > 0)
         requests = by_variant.sum(np.where(known, served, 0.0))
         tokens = by_variant.sum(np.where(known, replicas[rate], 0.0))
-        recent = np.divide(tokens, requests, out=np.full_like(tokens, np.nan), where=requests > 0)
-        trust = requests * _RATE_WINDOW / (requests * _RATE_WINDOW + _PATIENT_REQUESTS)
-        both = np.where(np.isnan(recent) | (recent <= 0), long, (1.0 - trust) * long + trust * recent)
-        own.append(np.where(np.isnan(both), recent, both))
-    own_input = np.where(np.isnan(own[0]), remembered[:, 0], own[0])
-    own_output = np.maximum(np.where(np.isnan(own[1]), remembered[:, 1], own[1]), 1.0)
+        recent = np.divide(tokens, requests, out=long.copy(), where=(requests > 0) & (tokens > 0))
+        before = np.where(np.isnan(remembered[:, column]), long, remembered[:, column])
+        heard = np.where(requests > 0, requests, counts) * RATE_WINDOW
+        trust = heard / (heard + _PATIENT_REQUESTS)
+        both = before + trust * (recent - before)
+        own.append(np.where(np.isnan(both), np.where(np.isnan(before), recent, before), both))
+    own_input, own_output = own[0], np.maximum(own[1], 1.0)
     scope = fleet.scope_of_variant
     mean_input = _mean(own_input, counts + 1e-9, fleet.by_scope)[scope]
     mean_output = _mean(own_output, counts + 1e-9, fleet.by_scope)[scope]
@@ -102,14 +107,14 @@ def mix_of(observation: Observation, remembered: FloatArray, known_batch: FloatA
     cache = by_variant.max(replicas["kv_capacity_tokens"])
     with np.errstate(divide="ignore", invalid="ignore"):
         fits = _CACHE_SHARE * cache / (mean_input + mean_output / 2.0)
-    batch = np.floor(np.fmin(limit, np.maximum(fits, 1.0)) + 1e-6)  # the same whichever way sums were rounded
+    batch = np.fmin(limit, np.maximum(fits, 1.0))
     batch = np.where(np.isnan(batch), known_batch, batch)
     batch = np.where(np.isnan(batch), remembered[:, 2], batch)
     return Mix(mean_input, mean_output, own_input, own_output, np.maximum(batch, 1.0))
 
 
-def sample_of(observation: Observation, mix: Mix) -> Sample:
-    """What the replicas of each variant that report latencies show, as one sample per variant."""
+def sample_of(observation: Observation, mix: Mix, seconds: float) -> Sample:
+    """What those replicas of each variant show that report latencies, `seconds` after the sample before."""
     replicas = observation.replicas
     groups = replicas.index.by_variant
     arrived, finished = replicas["arrival_rate"], replicas["request_rate"]
@@ -133,6 +138,7 @@ def sample_of(observation: Observation, mix: Mix) -> Sample:
             observation.fleet.scope_of_variant
         ],
         change=np.minimum(np.nan_to_num(change, nan=0.0), 1.0),
+        fresh=np.full(len(rate), np.clip(seconds / RATE_WINDOW, 0.05, 1.0)),
     )
 
 
