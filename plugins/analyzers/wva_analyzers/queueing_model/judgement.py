@@ -4,31 +4,19 @@ From an observation and what is remembered to demand, capacity and a verdict for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from wva_analyzers.queueing_model import estimator, objectives
-from wva_analyzers.queueing_model.lead_time import OVERLOADS, LoadHistory, followed, planned, watched
+from wva_analyzers.queueing_model.capacity import Capacity, capacity_of, engines_of, lateness, profiles_of
+from wva_analyzers.queueing_model.lead_time import LoadHistory, followed, planned, watched
 from wva_analyzers.queueing_model.objectives import Objectives, Source
-from wva_analyzers.queueing_model.parameters import Profile
 from wva_analyzers.queueing_model.remembered import Remembered, later_start_up, recall
-from wva_analyzers.queueing_model.seen import RATE_WINDOW, Load, Mix, load_of, mix_of, sample_of
-from wva_analyzers.queueing_model.serving import (
-    Engines,
-    Goals,
-    highest_rate,
-    kept_times,
-    late_shares,
-    latencies,
-    rate_bounds,
-)
+from wva_analyzers.queueing_model.seen import RATE_WINDOW, Load, load_of, mix_of, sample_of
 from wva_core.domain import (
-    Allocation,
     Assessment,
     BoolArray,
-    Fleet,
     FloatArray,
     IntArray,
     Observation,
@@ -36,9 +24,8 @@ from wva_core.domain import (
     State,
     Verdict,
 )
-from wva_core.hooks import Prediction
 
-__all__ = ["REASONS", "Capacity", "capacity_of", "engines_of", "judged", "predicted", "profiles_of"]
+__all__ = ["REASONS", "judged"]
 
 _CYCLE_SECONDS = 15.0  # taken for the first cycle's distance to one before it
 _BLIND_SECONDS = 45.0
@@ -95,83 +82,6 @@ REASONS = (
 ) = range(1, len(REASONS))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Capacity:
-    """
-    What one replica of each variant carries within the objectives.
-
-    Attributes:
-        rate: (V,) requests/s; 0 where the objectives are out of reach, NaN where nothing is known.
-        most: (V,) requests/s that it serves at most, whatever the latency.
-        ttft, itl: (S,) the objectives, seconds.
-        idle_ttft, idle_itl: (V,) the tightest objectives that hold without load, seconds.
-    """
-
-    rate: FloatArray
-    most: FloatArray
-    ttft: FloatArray
-    itl: FloatArray
-    idle_ttft: FloatArray
-    idle_itl: FloatArray
-
-
-def profiles_of(fleet: Fleet, profiles: Sequence[tuple[Profile, ...]]) -> tuple[FloatArray, FloatArray]:
-    """
-    (V, 3) logarithms of the parameters in s that policy gives, and (V,) the batch; NaN where it gives none.
-
-    Args:
-        fleet: whose variants.
-        profiles: (S,) those of each scope.
-    """
-    given, batch = np.full((len(fleet), 3), np.nan), np.full(len(fleet), np.nan)
-    tables: dict[int, dict[tuple[str, str], Profile]] = {}
-    for row, (variant, scope) in enumerate(zip(fleet.variants, fleet.scope_of_variant.tolist(), strict=True)):
-        known = profiles[scope]
-        if not known:
-            continue
-        table = tables.get(id(known))
-        if table is None:
-            table = tables[id(known)] = {(one.model, one.accelerator): one for one in known}
-        found = table.get((variant.model, variant.accelerator))
-        if found is not None:
-            given[row] = np.log(np.array([found.alpha_ms, found.beta_ms_per_token, found.gamma_ms_per_token]) / 1000.0)
-            batch[row] = np.nan if found.max_batch is None else found.max_batch
-    return given, batch
-
-
-def engines_of(estimate: estimator.Estimate, mix: Mix) -> Engines:
-    """(V,) replicas as the model knows them, asked about the mix seen now; not usable where something is unknown."""
-    return Engines(*estimate.parameters, mix.batch, mix.input_tokens, mix.output_tokens)
-
-
-def capacity_of(
-    engines: Engines, fleet: Fleet, wanted: Objectives, multiplier: FloatArray, replicas: FloatArray
-) -> Capacity:
-    """
-    What one replica carries if `replicas` (V,) share the load; objectives that nobody stated are inferred here.
-    """
-    scope = fleet.scope_of_variant
-    blank = wanted.source == Source.INFERRED
-    ttft, itl = wanted.ttft, wanted.itl
-    quantile = np.where(wanted.for_mean, np.nan, wanted.quantile)
-    if np.any(blank):
-        own = objectives.inferred(engines, multiplier[scope], replicas)
-        ttft, itl = (
-            np.where(blank, fleet.by_scope.max(values), stated) for values, stated in zip(own, (ttft, itl), strict=True)
-        )
-    goals = Goals(ttft[scope], itl[scope], quantile[scope])
-    rate, _ = highest_rate(engines, replicas, goals)
-    none = np.isnan(goals.ttft) & np.isnan(goals.itl)
-    low, most = rate_bounds(engines)
-    idle_ttft, idle_itl = np.full(len(rate), np.nan), np.full(len(rate), np.nan)
-    rows = np.flatnonzero(~np.isnan(low))
-    if len(rows):
-        idle_ttft[rows], idle_itl[rows] = kept_times(
-            engines.take(rows), low[rows], replicas[rows], goals.quantile[rows]
-        )
-    return Capacity(np.where(none, np.nan, rate), most, ttft, itl, idle_ttft, idle_itl)
-
-
 def judged(observation: Observation, settings: Settings, state: State) -> Assessment:
     """
     The answer for the whole fleet, with everything that explains it and the state for the next cycle.
@@ -196,7 +106,7 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
     there = np.maximum(fleet.by_scope.sum(np.nan_to_num(table.base)), 1.0)
     first = capacity_of(engines, fleet, wanted, multiplier, there[scope])
     start_up = later_start_up(before, table, observation.time)
-    late, share = _lateness(engines, fleet, wanted, settings, first, there)
+    late, share = lateness(engines, fleet, wanted, settings, first, there)
     history, ahead, plan = _planned(observation, settings, before, load, first, start_up, late, share)
     # Pooling gains with the size that is asked for, not with the size that is there.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -254,37 +164,6 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
     )
 
 
-def _lateness(
-    engines: Engines,
-    fleet: Fleet,
-    wanted: Objectives,
-    settings: Settings,
-    capacity: Capacity,
-    replicas: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """
-    (S, U) share of requests that are late at `OVERLOADS` times the capacity, and (S,) the share that may be.
-
-    An objective for the mean has no late requests: there, all are that meet more than the capacity.
-    """
-    scope = fleet.scope_of_variant
-    by_quantile = ~wanted.for_mean
-    step = (OVERLOADS > 1.0).astype(np.float64)
-    late = np.broadcast_to(step, (len(fleet.scopes), len(OVERLOADS))).copy()
-    rows = np.flatnonzero((capacity.rate > 0) & by_quantile[scope])
-    if len(rows):
-        points = len(OVERLOADS)
-        many = np.repeat(rows, points)
-        goals = Goals(capacity.ttft[scope[many]], capacity.itl[scope[many]], wanted.quantile[scope[many]])
-        rate = capacity.rate[many] * np.tile(OVERLOADS, len(rows))
-        shares = np.maximum(*late_shares(engines.take(many), rate, replicas[scope[many]], goals)).reshape(-1, points)
-        count = np.bincount(scope[rows], minlength=len(late))
-        for point in range(points):
-            total = np.bincount(scope[rows], weights=shares[:, point], minlength=len(late))
-            late[:, point] = np.where(count > 0, total / np.maximum(count, 1), late[:, point])
-    return late, np.where(by_quantile, 1.0 - wanted.quantile, 1.0 - settings["coverage"])
-
-
 def _planned(
     observation: Observation,
     settings: Settings,
@@ -337,31 +216,3 @@ def _verdicts(
     verdict = np.select(where, [int(one) for _, one, _ in conditions], int(Verdict.JUDGED))
     planned_for = np.where(wanted.for_mean, _PLANNED, _PLANNED_FOR_MOST)
     return verdict, np.select(where, [reason for _, _, reason in conditions], planned_for)
-
-
-def predicted(observation: Observation, allocation: Allocation, settings: Settings, state: State) -> Prediction:
-    """
-    (V,) mean latencies and fill of the batch if the load of now were spread over an allocation.
-
-    Every variant of a scope gets load in proportion to what its replicas can serve at most. The state is the one that
-    `judged` returned for the same observation: it knows policy's parameters and what was learnt; without it nothing is
-    known.
-    """
-    fleet = observation.fleet
-    scope = fleet.scope_of_variant
-    before = recall(state, fleet)
-    _, profile_batch = profiles_of(fleet, settings["profiles"].tolist())
-    mix = mix_of(observation, before.mix, profile_batch)
-    engines = engines_of(before.estimate, mix)
-    offered = load_of(observation, before.queued, 0.0).offered
-    _, high = rate_bounds(engines)
-    runs = np.nan_to_num(np.where(np.isnan(allocation.replicas), observation.variants.base, allocation.replicas))
-    total = fleet.by_scope.sum(np.nan_to_num(high) * runs)[scope]
-    rows = np.flatnonzero(~np.isnan(high) & (runs > 0) & (total > 0) & np.isfinite(offered[scope]))
-    ttft, itl, fill = (np.full(len(fleet), np.nan) for _ in range(3))
-    if len(rows):
-        rate = np.maximum(offered[scope][rows] * high[rows] / total[rows], 1e-9)
-        found = latencies(engines.take(rows), rate, runs[rows])
-        ttft[rows], itl[rows] = found.ttft, found.itl
-        fill[rows] = np.minimum(found.in_service / engines.batch[rows], 1.0)
-    return Prediction(ttft=ttft, itl=itl, utilization=fill)

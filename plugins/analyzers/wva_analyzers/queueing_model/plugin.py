@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from wva_analyzers.queueing_model import as_upstream, judgement
+from wva_analyzers.queueing_model import as_upstream
+from wva_analyzers.queueing_model.judgement import judged
 from wva_analyzers.queueing_model.parameters import Parameters as QueueingParameters
+from wva_analyzers.queueing_model.prediction import predicted
 from wva_analyzers.queueing_model.service_priority import priorities
 from wva_core.domain import Allocation, Assessment, Observation, Settings, SignalRequest, State
 from wva_core.domain.arrays import floats
@@ -70,7 +72,7 @@ class QueueingModel:
     def assess(self, observation: Observation, settings: Settings, state: State) -> Assessment:
         """Demand and capacity in requests/s of the mix seen now."""
         compat = np.asarray(settings["compat"], dtype=bool)
-        answer = judgement.judged(observation, settings, state)
+        answer = judged(observation, settings, state)
         if np.any(compat):
             answer = as_upstream.overlaid(answer, observation, settings, state, compat)
         return replace(
@@ -82,4 +84,4 @@ class QueueingModel:
     @hookimpl
     def predict(self, observation: Observation, allocation: Allocation, settings: Settings, state: State) -> Prediction:
         """Latencies if the load of now were spread over an allocation, by what was learnt so far."""
-        return judgement.predicted(observation, allocation, settings, state)
+        return predicted(observation, allocation, settings, state)
