@@ -143,6 +143,29 @@ def test_capacity_is_that_of_the_fleet_that_is_asked_for():
     assert many.capacity[0] > 1.1 * alone.capacity[0]
 
 
+def two_cards(small, large):
+    """A variant that is full with 8 requests beside one of the same speed that takes 64, and how many run of each."""
+    rows = [replica(0.3, variant="a-small", max_batch=8)] * small + [replica(0.3, variant="b-large")] * large
+    seen = observe([{"name": "a-small", "current": small}, {"name": "b-large", "current": large}], rows)
+    profile = {**PROFILE, "maxBatch": 8}  # for the one that does not run
+    return assess(seen, profiles=[profile], tuningEnabled=False, **GOALS)
+
+
+def test_beside_replicas_that_are_full_with_few_requests_others_get_no_more_of_them():
+    mixed, alone = two_cards(4, 4), two_cards(0, 4)
+    # with n requests in it a replica serves n / (256 x 7 ms + n (1279 x 30 us + 256 x 1152 x 0.4 us)); n is below 8
+    at_eight = 8 / (256 * ALPHA + 8 * (BETA * 1279 + GAMMA * 256 * 1152))
+    assert mixed.capacity[0] <= mixed.capacity[1] <= at_eight
+    assert alone.capacity[1] > 1.5 * at_eight
+
+
+def test_a_variant_that_would_slow_others_down_by_more_than_it_adds_is_not_added():
+    answer = two_cards(0, 4)
+    assert np.isnan(answer.capacity[0])
+    assert "router" in answer.reasons[answer.capacity_reason[0]]
+    assert two_cards(1, 4).capacity[0] > 0  # what runs, runs
+
+
 # ---- objectives
 
 

@@ -15,10 +15,19 @@ from wva_analyzers.queueing_model.lead_time import OVERLOADS
 from wva_analyzers.queueing_model.objectives import Objectives, Source
 from wva_analyzers.queueing_model.parameters import Profile
 from wva_analyzers.queueing_model.seen import Mix
-from wva_analyzers.queueing_model.serving import Engines, Goals, highest_rate, kept_times, late_shares, rate_bounds
+from wva_analyzers.queueing_model.serving import (
+    Engines,
+    Goals,
+    highest_rate,
+    kept_times,
+    late_shares,
+    latencies,
+    rate_bounds,
+    rate_with,
+)
 from wva_core.domain import Fleet, FloatArray, Settings
 
-__all__ = ["Capacity", "capacity_of", "engines_of", "lateness", "profiles_of"]
+__all__ = ["Capacity", "behind_one_router", "capacity_of", "engines_of", "lateness", "profiles_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +105,43 @@ def capacity_of(
             engines.take(rows), low[rows], replicas[rows], goals.quantile[rows]
         )
     return Capacity(np.where(none, np.nan, rate), most, ttft, itl, idle_ttft, idle_itl)
+
+
+def behind_one_router(engines: Engines, fleet: Fleet, rate: FloatArray, replicas: FloatArray) -> FloatArray:
+    """
+    (V,) capacities of variants that share a router: no more than while they hold as many requests as the tightest one.
+
+    A router that sends each request where the fewest are evens out how many are in a replica, not how busy it is. So
+    beside replicas that are full with eight requests, one that could take eighty gets eight, too. A variant that does
+    not run and would take more from those that do than one replica of it brings has no capacity to offer: NaN.
+
+    Args:
+        engines: (V,) with the mix they share.
+        fleet: whose variants.
+        rate: (V,) requests/s within the objectives, each variant alone; NaN not known.
+        replicas: (V,) that run or are on their way.
+    """
+    scope = fleet.scope_of_variant
+    rows = np.flatnonzero((rate > 0) & (fleet.by_scope.count(rate > 0)[scope] > 1))
+    if not len(rows):
+        return rate
+    inside = np.full(len(rate), np.nan)
+    some = engines.take(rows)
+    inside[rows] = latencies(some, rate[rows], np.maximum(replicas[rows], 1.0)).in_service
+    tightest = -fleet.by_scope.max(np.where(replicas > 0, -inside, np.nan))[scope]
+    shared = rate.copy()
+    shared[rows] = np.fmin(rate[rows], rate_with(some, tightest[rows]))
+    idle = rows[(replicas[rows] == 0) & (inside[rows] < tightest[rows])]
+    runs = rows[replicas[rows] > 0]
+    runs = runs[np.argsort(scope[runs], kind="stable")]
+    first = np.searchsorted(scope[runs], scope[idle], side="left")
+    count = np.searchsorted(scope[runs], scope[idle], side="right") - first
+    pair = np.repeat(np.arange(len(idle)), count)  # of an idle variant with each one of its scope that runs
+    other = runs[np.repeat(first - np.cumsum(count) + count, count) + np.arange(len(pair))]
+    left = np.minimum(shared[other], rate_with(engines.take(other), inside[idle[pair]]))
+    taken = np.bincount(pair, weights=replicas[other] * (shared[other] - left), minlength=len(idle))
+    shared[idle[taken >= rate[idle]]] = np.nan
+    return shared
 
 
 def lateness(

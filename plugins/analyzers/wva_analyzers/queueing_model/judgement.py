@@ -9,7 +9,14 @@ from dataclasses import replace
 import numpy as np
 
 from wva_analyzers.queueing_model import estimator, objectives
-from wva_analyzers.queueing_model.capacity import Capacity, capacity_of, engines_of, lateness, profiles_of
+from wva_analyzers.queueing_model.capacity import (
+    Capacity,
+    behind_one_router,
+    capacity_of,
+    engines_of,
+    lateness,
+    profiles_of,
+)
 from wva_analyzers.queueing_model.lead_time import LoadHistory, followed, planned, watched
 from wva_analyzers.queueing_model.objectives import Objectives, Source
 from wva_analyzers.queueing_model.remembered import Remembered, later_start_up, recall
@@ -64,6 +71,10 @@ REASONS = (
         " so that {goal_percent:g} % of them have {goal_ttft_ms:.0f} ms to the first token and {goal_itl_ms:.1f} ms"
         " between tokens at most"
     ),
+    (
+        "behind the same router its replicas, full with fewer requests, would take more from those that run than they"
+        " would add"
+    ),
 )
 (
     _PLANNED,
@@ -79,6 +90,7 @@ REASONS = (
     _NO_PARAMETERS,
     _UNREACHABLE,
     _PLANNED_FOR_MOST,
+    _IN_THE_WAY,
 ) = range(1, len(REASONS))
 
 
@@ -112,6 +124,7 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
     with np.errstate(divide="ignore", invalid="ignore"):
         asked = np.nan_to_num(plan[scope] / first.rate, nan=1.0, posinf=_MOST_POOLED)
     capacity = capacity_of(engines, fleet, wanted, multiplier, np.clip(asked, 1.0, _MOST_POOLED))
+    shared = behind_one_router(engines, fleet, capacity.rate, np.nan_to_num(table.base))
 
     allowed = load.offered * np.nan_to_num(capacity.ttft) / 2.0  # what may wait without a first token being late
     excess = np.maximum(load.backlog - np.nan_to_num(allowed), 0.0)
@@ -133,11 +146,15 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
         fleet,
         unit="requests/s of the mix seen now",
         demand=demand,
-        capacity=np.where(out_of_reach, np.nan, capacity.rate),
+        capacity=np.where(out_of_reach, np.nan, shared),
         verdict=verdict,
         reason=reason,
         reasons=REASONS,
-        capacity_reason=np.select([out_of_reach, np.isnan(capacity.rate)], [_UNREACHABLE, _NO_PARAMETERS], _LEARNT),
+        capacity_reason=np.select(
+            [out_of_reach, np.isnan(capacity.rate), np.isnan(shared)],
+            [_UNREACHABLE, _NO_PARAMETERS, _IN_THE_WAY],
+            _LEARNT,
+        ),
         details={
             "offered": load.offered,
             "waiting": load.backlog,

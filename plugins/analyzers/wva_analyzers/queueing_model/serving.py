@@ -54,7 +54,17 @@ from scipy.special import betainc, betaln, gammaincc, gammaincinv
 from wva_core.domain import BoolArray, FloatArray, IntArray
 from wva_core.numerics.monotone_search import BELOW, largest_within
 
-__all__ = ["Engines", "Goals", "Latency", "highest_rate", "kept_times", "late_shares", "latencies", "rate_bounds"]
+__all__ = [
+    "Engines",
+    "Goals",
+    "Latency",
+    "highest_rate",
+    "kept_times",
+    "late_shares",
+    "latencies",
+    "rate_bounds",
+    "rate_with",
+]
 
 _EDGE = 0.001
 # Share of the first and the last service rate by which rates stay away from 0 and from saturation, as in sizing.
@@ -231,6 +241,12 @@ def late_shares(
     """
     chain = _chain(engines, rate, replicas)
     return _late(engines, chain, _steps(engines, chain), goals)
+
+
+def rate_with(engines: Engines, inside: FloatArray) -> FloatArray:
+    """(Q,) requests/s that a replica serves while `inside` requests are in it all the time."""
+    base, slope = _work(engines)
+    return np.asarray(inside / (base + slope * inside))
 
 
 def kept_times(
