@@ -67,7 +67,7 @@ CONTENDERS: dict[str, tuple[str, tuple[float, ...]]] = {
     "slo": ("targetQuantile", (0.8, 0.9, 0.95, 0.98, 0.99)),
     "saturation-v1": ("kvCacheThreshold", (0.4, 0.5, 0.6, 0.7, 0.8)),
     "queue HPA": ("target of waiting requests", (0.02, 0.1, 0.25, 0.5, 2.0)),
-    "static": ("replicas", (7, 9, 10, 11, 13)),
+    "static": ("replicas", (6, 7, 9, 10, 11)),
 }
 """By contender: what its knob is, and the settings that are tried."""
 

@@ -28,7 +28,8 @@ LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def test_the_promised_scenarios_are_there():
-    assert NAMES == [DEMO, "azure-conv-slo", "gamma", "hot-and-cold", "kv-ladder", "ramp", "spike", "steady"]
+    made_up = ["gamma", "hot-and-cold", "kv-ladder", "ramp", "spike", "steady"]
+    assert NAMES == [DEMO, "azure-conv-slo", "azure-conv-two-accelerators", *made_up]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,6 +62,28 @@ def test_replaying_the_records_gives_identical_plans(ran, name):
             again = list(app.replay_records(done.folder(contender.name)))
             assert len(again) == np.ceil((done.scenario.duration_s + 1) / 15)  # one cycle each 15 s, both ends included
             assert all(cycle.is_identical for cycle in again)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Latency objectives
+
+
+def test_told_the_objectives_it_keeps_them_for_the_share_it_promises(ran):
+    results = ran("azure-conv-slo").results
+    assert results["slo"].attainment >= 0.99
+    assert results["slo"].attainment > results["saturation-v1 through an HPA"].attainment
+
+
+def test_with_a_choice_of_cards_it_moves_to_the_cheaper_ones_and_keeps_the_objectives_on_the_way(ran):
+    done = ran("azure-conv-two-accelerators")
+    slo = done.results["slo"]
+    assert slo.attainment >= 0.99
+    # a fleet of L4 alone needs about ten of them, 0.80 USD an hour each; L40S do with two or three
+    assert slo.cost_usd < 0.7 * ran("azure-conv-slo").results["slo"].cost_usd
+    assert slo.series.variants["chat/llama-8b-l4"].current[-1] <= 1
+    stays = done.results["slo without replacing"]
+    assert stays.attainment >= 0.99  # a mixed fleet behind one router
+    assert stays.cost_usd > slo.cost_usd
 
 
 # --------------------------------------------------------------------------------------------------------------------
