@@ -28,8 +28,9 @@ LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
 
 def test_the_promised_scenarios_are_there():
+    recorded = [DEMO, "azure-conv-slo", "azure-conv-two-accelerators"]
     made_up = ["gamma", "hot-and-cold", "kv-ladder", "ramp", "spike", "steady"]
-    assert NAMES == [DEMO, "azure-conv-slo", "azure-conv-two-accelerators", *made_up]
+    assert sorted(recorded + made_up) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
