@@ -383,6 +383,18 @@ def test_it_predicts_the_latencies_of_another_allocation():
     assert np.isnan(predict(seen, 0.0, **known).ttft).all()
 
 
+def test_it_expects_equal_numbers_of_requests_in_unequal_replicas():
+    fast = {**PROFILE, "accelerator": "B200", "alphaMs": 2.0}
+    rows = [replica(2.0, variant="a")] * 2 + [replica(2.0, variant="b")] * 2
+    seen = observe([{"name": "a"}, {"name": "b", "accelerator": "B200"}], rows)
+    chosen = parameters(profiles=[PROFILE, fast], tuningEnabled=False, **GOALS)
+    asked, two = settings(chosen, seen), Allocation(np.array([2.0, 2.0]))
+    state = dict(QueueingModel(chosen).assess(seen, asked, {}).state)
+    told = QueueingModel(chosen).predict(seen, two, asked, state)
+    assert told.utilization[0] == pytest.approx(told.utilization[1], rel=0.1)  # both serve 64 at most
+    assert told.itl[1] < 0.6 * told.itl[0]
+
+
 def test_it_predicts_with_what_it_has_learnt_and_without_that_nothing():
     def busier(time):
         return fleet([replica(0.5 + time / 75.0, fleet=4.0)] * 4, time=time)
