@@ -8,30 +8,10 @@ import pytest
 import structlog
 import yaml
 
+from tests.unit.ladder import LADDER
 from wva_core import app
 from wva_core.errors import PolicyError, UnknownPluginError
 from wva_core.simulation.scenario import read_scenario
-
-LADDER = {
-    "name": "ladder",
-    "durationSeconds": 600,
-    "objectives": {"ttftSeconds": 1.0, "tpotSeconds": 0.1},
-    "startUp": {"law": "constant", "meanSeconds": 30},
-    "models": [
-        {
-            "model": "meta-llama/Llama-3.1-8B-Instruct",
-            "variants": [
-                {
-                    "name": "a",
-                    "profile": {"accelerator": "L4", "kind": "derived"},
-                    "maxReplicas": 3,
-                    "signals": {"kvUsage": 0.95, "waiting": 0},
-                }
-            ],
-        }
-    ],
-    "contenders": [{"name": "wva", "wva": {"profile": "saturation-v1"}}],
-}
 
 
 @pytest.fixture

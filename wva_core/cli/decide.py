@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from wva_core.cli.foreign_output import foreign_output_to_stderr
+from wva_core.cli.json_numbers import known
 from wva_core.cli.observation_document import read_observation
 from wva_core.cli.policy_choice import policy_layers, policy_option
 from wva_core.domain import Reason
@@ -160,7 +161,7 @@ def _document(brain: Brain, decision: Decision, expected: Predictions) -> dict[s
                     **{key: value for key, value in answer.items() if key != "details"},
                     "capacity": None
                     if answer["verdict"] in _HAS_NO_SAY
-                    else _known(decision.assessments[name].capacity[row]),
+                    else known(decision.assessments[name].capacity[row]),
                     **predicted.get((variant.variant, name), {}),
                 }
                 for name, answer in here.items()
@@ -197,12 +198,12 @@ def _said(answer: AnswerExplanation) -> dict[str, Any]:
     return {
         "verdict": answer.verdict,
         "unit": answer.unit,
-        "required": _known(answer.required) if states else None,
-        "spare": _known(answer.spare) if states else None,
-        "demand": _known(answer.demand),
-        "supply": _known(answer.supply),
+        "required": known(answer.required) if states else None,
+        "spare": known(answer.spare) if states else None,
+        "demand": known(answer.demand),
+        "supply": known(answer.supply),
         "reason": answer.sentence,
-        "details": {name: _known(value) for name, value in (answer.details or {}).items()},
+        "details": {name: known(value) for name, value in (answer.details or {}).items()},
     }
 
 
@@ -212,9 +213,9 @@ def _expectation(one: PredictionExplanation) -> dict[str, Any]:
         return {"predicted": {"failure": one.failure}}
     return {
         "predicted": {
-            "ttft_ms": _known(1e3 * one.ttft),
-            "itl_ms": _known(1e3 * one.itl),
-            "utilization": _known(one.utilization),
+            "ttft_ms": known(1e3 * one.ttft),
+            "itl_ms": known(1e3 * one.itl),
+            "utilization": known(one.utilization),
         }
     }
 
@@ -223,11 +224,6 @@ def _nothing(verdict: str, why: str) -> dict[str, Any]:
     """The place of an analyzer that has no say in a scope."""
     unknown = dict.fromkeys(("required", "spare", "demand", "supply"))
     return {"verdict": verdict, "unit": "", **unknown, "reason": why, "details": {}}
-
-
-def _known(value: float) -> float | None:
-    """A number for JSON; None where it is not known."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _whole(replicas: float) -> int | None:

@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from wva_core.cli.foreign_output import foreign_output_to_stderr
+from wva_core.cli.json_numbers import known
 from wva_core.cli.system_document import System, read_system
 from wva_core.cli.system_question import Current, SystemQuestion, expected, question_of
 from wva_core.domain import Allocation
@@ -134,8 +135,8 @@ def told(question: SystemQuestion, allocation: Allocation, optimizer: str) -> di
         "servers": servers,
         "total_cost": math.fsum(one["cost"] for one in servers.values()),
         "served": sum(one["served"] for one in servers.values()),
-        "bound": _known(allocation.bound),
-        "gap": _known(allocation.gap),
+        "bound": known(allocation.bound),
+        "gap": known(allocation.gap),
         "accelerators": _by_type(question, replicas),
     }
 
@@ -162,8 +163,8 @@ def _parts(question: SystemQuestion, replicas: np.ndarray[Any, Any], rows: list[
             "itl_ms": _milliseconds(does.itl[place]),
             "ttft_ms": _milliseconds(does.ttft[place]),
             "wait_ms": _milliseconds(does.wait[place]),
-            "utilization": _known(does.utilization[place]),
-            "max_rate_per_min": _known(question.capacity[row] * 60.0),
+            "utilization": known(does.utilization[place]),
+            "max_rate_per_min": known(question.capacity[row] * 60.0),
             "capacity": float(replicas[row] * question.capacity[row]),
         }
         for place, (row, pair) in enumerate(zip(rows, chosen, strict=True))
@@ -213,10 +214,9 @@ def _server(question: SystemQuestion, name: str, parts: list[dict[str, Any]], wh
 
 def _needs(question: SystemQuestion, name: str) -> str:
     """What a server would have to get to be served, where cards are limited: on the accelerator that lacks least."""
-    limits = dict(zip(question.limits.rows.labels, question.limits.rows.upper, strict=True))
     best: tuple[float, str] | None = None
     for row, pair in enumerate(question.pairs):
-        limit = limits.get(f"GPUs of type {pair.accelerator.card}")
+        limit = question.available.get(pair.accelerator.card)
         if pair.server.name != name or limit is None or not question.capacity[row] > 0:
             continue
         load = math.ceil(question.rate[name] / question.capacity[row] * (1 - _ROUNDING))
@@ -241,9 +241,8 @@ def _value(had: Current, parts: list[dict[str, Any]], cost: float) -> float:
 
 def _by_type(question: SystemQuestion, replicas: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Cards and cost by type, and what there is of it; null where that is unlimited."""
-    limits = dict(zip(question.limits.rows.labels, question.limits.rows.upper, strict=True))
     totals: dict[str, Any] = {
-        name: {"count": 0, "limit": _known(limits.get(f"GPUs of type {name}", math.nan)), "cost": 0.0}
+        name: {"count": 0, "limit": question.available.get(name), "cost": 0.0}
         for name in question.observation.fleet.accelerators
     }
     for row, pair in enumerate(question.pairs):
@@ -253,13 +252,8 @@ def _by_type(question: SystemQuestion, replicas: np.ndarray[Any, Any]) -> dict[s
     return totals
 
 
-def _known(value: float) -> float | None:
-    """A number for JSON; None where it is not known."""
-    return float(value) if math.isfinite(value) else None
-
-
 def _milliseconds(seconds: float) -> float | None:
-    return _known(seconds * 1000.0)
+    return known(seconds * 1000.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -292,7 +286,7 @@ def _print(result: Mapping[str, Any]) -> None:
 
 def _proof(result: Mapping[str, Any]) -> str:
     if result["bound"] is None:
-        return f"{result['status']}"
+        return str(result["status"])
     gap = "" if result["gap"] is None else f", gap {result['gap']:.2%}"
     whole = all(row["served"] for row in result["servers"].values())
     others = "no answer" if whole else "no answer that serves as much"

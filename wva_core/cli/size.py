@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from wva_core.cli.json_numbers import known
 from wva_core.cli.quantities import minutely_rates, number, seconds, whole_number
 from wva_core.errors import InputError
 
@@ -99,7 +100,7 @@ def size(
         same = bool(current) and row["replicas"] > 0 and here == held.accelerator
         row["cost"], row["value"] = cost, _value(held, row["replicas"], cost, same=same)
     if output == "json":
-        told = [{key: _known(value) for key, value in row.items()} for row in rows]
+        told = [{key: known(value) for key, value in row.items()} for row in rows]
         click.echo(json.dumps(told[0] if len(told) == 1 else {"rates": told}, indent=2, allow_nan=False))
     else:
         _print(rows, moved=current is not None)
@@ -343,13 +344,6 @@ def _rounded_up(milliseconds: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _known(value: float) -> float | int | None:
-    """A number for JSON; None where it is not known."""
-    if isinstance(value, int):
-        return value
-    return float(value) if math.isfinite(value) else None
-
-
 _COLUMNS = {
     "rate_per_min": "rate/min",
     "replicas": "replicas",
@@ -371,7 +365,7 @@ def _print(rows: list[dict[str, Any]], *, moved: bool) -> None:
     if any("ttft_ms" in row for row in rows):
         hidden.add("wait_time_ms")
     shown = [
-        key for key in _COLUMNS if key not in hidden and any(_known(row.get(key, math.nan)) is not None for row in rows)
+        key for key in _COLUMNS if key not in hidden and any(known(row.get(key, math.nan)) is not None for row in rows)
     ]
     # Not a table that shrinks to the terminal: a number that is cut off is another number.
     lines = [[_COLUMNS[key] for key in shown], *([_cell(row.get(key, math.nan)) for key in shown] for row in rows)]

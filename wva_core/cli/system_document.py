@@ -13,12 +13,12 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
+from wva_core.domain import LOWEST_PRIORITY
 from wva_core.errors import InputError
 from wva_core.policy.documents import camel_case, read_document, validate
 
 __all__ = [
     "DEFAULT_CLASS",
-    "LOWEST_PRIORITY",
     "SATURATION_POLICIES",
     "AcceleratorRow",
     "LoadRow",
@@ -35,9 +35,6 @@ __all__ = [
 
 DEFAULT_CLASS = "Free"
 """Service class of a server that names none (upstream WVA v0.4)."""
-
-LOWEST_PRIORITY = 100
-"""Of a class without a priority, or with one that is not from 1 (high) to 100."""
 
 SATURATION_POLICIES = ("None", "PriorityExhaustive", "PriorityRoundRobin", "RoundRobin")
 """Known names, spelled exactly so; any other text means None."""

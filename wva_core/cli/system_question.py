@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wva_core.cli.system_document import (
-    LOWEST_PRIORITY,
     SATURATION_POLICIES,
     AcceleratorRow,
     LoadRow,
@@ -29,6 +28,7 @@ from wva_core.cli.system_document import (
     latest_by_name,
 )
 from wva_core.domain import (
+    LOWEST_PRIORITY,
     Ballot,
     BoolArray,
     Fleet,
@@ -127,6 +127,7 @@ class SystemQuestion:
         current: what each server has.
         rate: requests/s of each server that has candidates.
         capacity: (V,) requests/s of one replica within the objectives; NaN where they cannot be kept.
+        available: cards there are, by type; empty where they are unlimited.
         priorities: of the service classes.
         problems: why a server has no candidate, by server.
         excluded: why a server cannot run on an accelerator, by server and accelerator.
@@ -141,6 +142,7 @@ class SystemQuestion:
     current: Mapping[str, Current]
     rate: Mapping[str, float]
     capacity: FloatArray
+    available: Mapping[str, float]
     priorities: Mapping[str, int]
     problems: Mapping[str, str]
     excluded: Mapping[str, Mapping[str, str]]
@@ -187,16 +189,19 @@ def question_of(system: System, *, compat: bool = False) -> SystemQuestion:
     capacity = _capacities(pairs, read)
     current = {name: _current(server, read) for name, server in read.servers.items()}
     rate = {pair.server.name: _rate(pair, compat=compat) for pair in pairs}
+    unlimited = system.optimizer_data.optimizer.unlimited
+    available = {} if unlimited else {name: float(read.counts.get(name, 0)) for name in fleet.accelerators}
     observation = Observation.of(0.0, fleet, _variant_table(pairs, current))
     return SystemQuestion(
         observation=observation,
         ballot=_ballot(fleet, capacity, rate, read),
-        limits=_limits(fleet, pairs, read, unlimited=system.optimizer_data.optimizer.unlimited),
+        limits=_limits(fleet, pairs, available),
         pairs=tuple(pairs),
         servers=read.servers,
         current=current,
         rate=rate,
         capacity=capacity,
+        available=available,
         priorities=read.priorities,
         problems=read.problems,
         excluded=read.excluded,
@@ -346,8 +351,10 @@ def _batch(server: ServerRow, row: PerformanceRow, load: LoadRow) -> int:
     """Requests served together at most: as the server says, else the row's, which holds at so many tokens."""
     if server.max_batch_size > 0:
         return server.max_batch_size
-    tokens = load.avg_in_tokens + load.avg_out_tokens if row.generation == "g0" else load.avg_out_tokens
-    tokens = load.avg_length if row.generation == "g0" and load.avg_length is not None else tokens
+    if row.generation != "g0":
+        tokens = load.avg_out_tokens
+    else:
+        tokens = load.avg_in_tokens + load.avg_out_tokens if load.avg_length is None else load.avg_length
     if row.at_tokens is None or tokens == 0:
         return max(row.max_batch_size, 1)
     return max(int(row.max_batch_size * row.at_tokens // tokens), 1)
@@ -523,27 +530,21 @@ def _ballot(fleet: Fleet, capacity: FloatArray, rate: Mapping[str, float], read:
     )
 
 
-def _limits(fleet: Fleet, pairs: Sequence[Pair], read: _Read, *, unlimited: bool) -> Limits:
-    """Cards of each type, unless they are unlimited."""
-    labels, variants, coefficients, upper = [], [], [], []
-    if not unlimited:
-        cards = np.array([float(pair.cards) for pair in pairs])
-        for number, name in enumerate(fleet.accelerators):
-            rows = fleet.by_accelerator.rows(number)
-            labels.append(f"GPUs of type {name}")
-            variants.append(rows)
-            coefficients.append(cards[rows])
-            upper.append(float(read.counts.get(name, 0)))
+def _limits(fleet: Fleet, pairs: Sequence[Pair], available: Mapping[str, float]) -> Limits:
+    """One row for the cards of each type of which there are so many."""
+    cards = np.array([float(pair.cards) for pair in pairs])
+    variants = [fleet.by_accelerator.rows(row) for row, name in enumerate(fleet.accelerators) if name in available]
+    entries = integers(np.concatenate([np.empty(0, dtype=np.int64), *variants]))
     count = len(fleet)
     return Limits(
         low=floats(np.zeros(count)),
         high=floats(np.full(count, np.inf)),
         rows=LimitRows(
-            labels=tuple(labels),
+            labels=tuple(f"GPUs of type {name}" for name in available),
             offsets=integers(np.cumsum([0, *(len(rows) for rows in variants)])),
-            variant=integers(np.concatenate([np.empty(0, dtype=np.int64), *variants])),
-            coefficient=floats(np.concatenate([np.empty(0), *coefficients])),
-            lower=floats(np.full(len(upper), -np.inf)),
-            upper=floats(upper),
+            variant=entries,
+            coefficient=floats(cards[entries]),
+            lower=floats(np.full(len(available), -np.inf)),
+            upper=floats(list(available.values())),
         ),
     )

@@ -305,7 +305,7 @@ class _Calls:
             self.failures[entry.label] = outcome.failure
             return None
         if not isinstance(outcome.value, kind):
-            self._refuse(entry, hook, "answer", type(outcome.value).__name__, f"{kind.__name__}")
+            self._refuse(entry, hook, "answer", type(outcome.value).__name__, kind.__name__)
             return None
         return outcome.value
 
@@ -376,13 +376,7 @@ class _Calls:
         return True
 
     def _refuse(self, entry: Entry, hook: str, key: str, value: object, wanted: str) -> None:
-        self.failures[entry.label] = PluginFailure(
-            "is not what the hook returns",
-            object=entry.label,
-            key=f"{hook}.{key}",
-            value=value,
-            remedy=f"return {wanted}",
-        )
+        self.failures[entry.label] = entry.misfit(hook, key, value, wanted)
 
 
 def _assessment_columns(variants: int, scopes: int) -> dict[str, tuple[bool, int, bool]]:

@@ -159,13 +159,8 @@ class Engine:
             elif isinstance(outcome.value, ActuationReport):
                 reports[entry.label] = outcome.value
             else:
-                failures[entry.label] = PluginFailure(
-                    "is not what the hook returns",
-                    object=entry.label,
-                    key="act.answer",
-                    value=type(outcome.value).__name__,
-                    remedy="return ActuationReport",
-                )
+                given = type(outcome.value).__name__
+                failures[entry.label] = entry.misfit("act", "answer", given, ActuationReport.__name__)
         return reports, failures
 
     def _record(self, seen: Observation, decision: Decision, began_with: Memory) -> Record:

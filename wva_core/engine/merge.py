@@ -72,7 +72,7 @@ class Observer:
         answers: list[Signals] = []
         for entry, answer in found.items():
             if problem := _misfit(answer, update.fleet):
-                failures.setdefault(entry.label, _not_allowed(entry, "collect", *problem))
+                failures.setdefault(entry.label, entry.misfit("collect", *problem))
             else:
                 answers.append(answer)
         replicas, scopes, extra, conflicts = merged_signals(update.fleet, answers)
@@ -107,7 +107,7 @@ class Observer:
                 answers[entry] = outcome.value
             else:
                 problem = ("answer", type(outcome.value).__name__, kind.__name__)
-                failures.setdefault(entry.label, _not_allowed(entry, hook, *problem))
+                failures.setdefault(entry.label, entry.misfit(hook, *problem))
         return answers
 
     def _discover(self, deadline: Deadline, failures: dict[str, PluginFailure]) -> FleetUpdate:
@@ -118,7 +118,7 @@ class Observer:
                 continue
             update = answers.get(entry)
             if update is not None and (problem := _misfit_of_update(update)):
-                failures.setdefault(entry.label, _not_allowed(entry, "discover", *problem))
+                failures.setdefault(entry.label, entry.misfit("discover", *problem))
                 update = None
             before = self._pictures.get(entry.label)
             if update is None:
@@ -143,16 +143,6 @@ class Observer:
 
 def _same(one: tuple[Fleet, ...], other: tuple[Fleet, ...]) -> bool:
     return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
-
-
-def _not_allowed(entry: Entry, hook: str, key: str, value: object, wanted: str) -> PluginFailure:
-    return PluginFailure(
-        "is not what the hook returns",
-        object=entry.label,
-        key=f"{hook}.{key}",
-        value=value,
-        remedy=f"return {wanted}",
-    )
 
 
 def _misfit_of_update(update: FleetUpdate) -> tuple[str, object, str] | None:

@@ -4,7 +4,7 @@ What analyzers expect of a plan: latencies and utilisation, asked for when a per
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -44,12 +44,9 @@ def predictions(
     planned = decision.plan.desired if replicas is None else floats(replicas)
     return {
         entry.name: _predicted(entry, decision, planned, settings[entry.name], timeout)
-        for entry in _asked(brain.analyzers, decision)
+        for entry in brain.analyzers
+        if entry.has("predict") and entry.name in decision.assessments
     }
-
-
-def _asked(entries: Iterable[Entry], decision: Decision) -> list[Entry]:
-    return [entry for entry in entries if entry.has("predict") and entry.name in decision.assessments]
 
 
 def _predicted(
@@ -67,22 +64,13 @@ def _predicted(
     if outcome.failure is not None:
         return outcome.failure
     if not isinstance(outcome.value, Prediction):
-        return _refused(entry, "answer", type(outcome.value).__name__, "Prediction")
+        return entry.misfit("predict", "answer", type(outcome.value).__name__, "Prediction")
     columns = {}
     for name in ("ttft", "itl", "utilization"):
-        column = np.asarray(getattr(outcome.value, name))
+        given = getattr(outcome.value, name)
+        column = np.asarray(given)
         if column.dtype.kind not in "biuf" or column.shape != replicas.shape:
-            shown = column.shape if column.dtype.kind in "biuf" else type(getattr(outcome.value, name)).__name__
-            return _refused(entry, name, shown, f"an array of numbers of shape {replicas.shape}")
+            shown = column.shape if column.dtype.kind in "biuf" else type(given).__name__
+            return entry.misfit("predict", name, shown, f"an array of numbers of shape {replicas.shape}")
         columns[name] = floats(column)
     return Prediction(**columns)
-
-
-def _refused(entry: Entry, key: str, value: object, wanted: str) -> PluginFailure:
-    return PluginFailure(
-        "is not what the hook returns",
-        object=entry.label,
-        key=f"predict.{key}",
-        value=value,
-        remedy=f"return {wanted}",
-    )

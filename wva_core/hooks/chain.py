@@ -116,6 +116,16 @@ class Entry:
             raise PluginFailure("returned None", object=self.label, key=hook, remedy="return the type the hook names")
         return answers[0]
 
+    def misfit(self, hook: str, key: str, value: object, wanted: str) -> PluginFailure:
+        """The failure of an answer that is not what its hook returns: which part, what it is, and what to return."""
+        return PluginFailure(
+            "is not what the hook returns",
+            object=self.label,
+            key=f"{hook}.{key}",
+            value=value,
+            remedy=f"return {wanted}",
+        )
+
     def start(self, runtime: Runtime) -> None:
         """
         Puts the plugin into service.

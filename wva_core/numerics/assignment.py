@@ -32,13 +32,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wva_core.errors import ParameterError
-from wva_core.numerics.step_moves import SharedRows
+from wva_core.numerics.starting_point import per_scope
+from wva_core.numerics.step_moves import NO_ROWS, SharedRows
 
 __all__ = [
     "ROUNDING",
     "Problem",
     "Remainder",
     "Solution",
+    "as_it_is",
     "keeps_limits",
     "preferred",
     "remainder",
@@ -210,9 +212,14 @@ class Problem:
         return int(self.demand.shape[1])
 
     @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return int(self.group.max(initial=-1)) + 1
+
+    @property
     def group_priority(self) -> FloatArray:
         """(G,) the smallest of its servers."""
-        result = np.full(int(self.group.max(initial=-1)) + 1, np.inf)
+        result = np.full(self.groups, np.inf)
         np.minimum.at(result, self.group, self.priority)
         return result
 
@@ -221,7 +228,7 @@ def _joined_rows(
     units: FloatArray, type_of_pair: IntArray | None, capacity: FloatArray | None, rows: SharedRows | None
 ) -> SharedRows:
     """Rows of accelerator types, then the others."""
-    more = rows if rows is not None else SharedRows(*(np.empty(0, dtype=np.int64),) * 2, *(np.empty(0),) * 2)
+    more = rows if rows is not None else NO_ROWS
     if capacity is None:
         return more
     if type_of_pair is None or (len(type_of_pair) and int(type_of_pair.max()) >= len(capacity)):
@@ -289,10 +296,7 @@ class Solution:
 
 def _by_server(problem: Problem, values: FloatArray) -> FloatArray:
     """(K, S) sums of (K, P) values over the pairs of each server, in their order."""
-    return np.array(
-        [np.bincount(problem.server_of_pair, weights=row, minlength=problem.servers) for row in values],
-        dtype=np.float64,
-    ).reshape(len(values), problem.servers)
+    return per_scope(values, problem.server_of_pair, problem.servers)
 
 
 def _shares_per_replica(problem: Problem) -> tuple[FloatArray, BoolArray]:
@@ -311,7 +315,7 @@ def served_share(problem: Problem, replicas: FloatArray) -> FloatArray:
     share, asked = _shares_per_replica(problem)
     got = np.where(asked, _by_server(problem, share * replicas), 1.0).min(axis=0, initial=1.0)
     got = np.where(got >= 1.0 - ROUNDING, 1.0, got)
-    result = np.ones(int(problem.group.max(initial=-1)) + 1)
+    result = np.ones(problem.groups)
     np.minimum.at(result, problem.group, got)
     return result
 
@@ -341,25 +345,23 @@ def keeps_limits(problem: Problem, replicas: FloatArray) -> bool:
     """Whether an answer keeps the limits of every pair, row and group of partners."""
     if np.any((replicas < problem.low) | (replicas > problem.high) | (replicas != np.floor(replicas))):
         return False
-    row, pair, coefficient, upper = problem.rows
-    count = len(upper)
-
-    def usage(of: FloatArray) -> FloatArray:
-        there = of[pair] > 0
-        used = np.zeros(len(pair))
-        used[there] = (coefficient * of[pair])[there]
-        return np.bincount(row, weights=used, minlength=count).astype(np.float64)
-
-    before = usage(np.maximum(problem.low, problem.held))
-    then = usage(np.maximum(replicas, problem.held))
+    upper = problem.rows.upper
+    before = problem.rows.usage(np.maximum(problem.low, problem.held))
+    then = problem.rows.usage(np.maximum(replicas, problem.held))
     slack = ROUNDING * np.maximum(np.where(np.isfinite(upper), np.abs(upper), 0.0), 1.0)
     unchanged = (then <= before) | (np.isnan(then) & np.isnan(before))
     if not np.all(unchanged | (then <= np.where(np.isnan(upper), -np.inf, upper) + slack)):
         return False
     slack = ROUNDING * np.maximum(np.where(np.isfinite(problem.lower), np.abs(problem.lower), 0.0), 1.0)
-    if np.any(usage(replicas) < problem.lower - slack):
+    if np.any(problem.rows.usage(replicas) < problem.lower - slack):
         return False
     return all(np.all(replicas[group] >= 1) or np.all(replicas[group] < 1) for group in problem.together)
+
+
+def as_it_is(problem: Problem, incumbent: FloatArray | None) -> FloatArray:
+    """(P,) the incumbent, else the replicas there are, within the limits of each pair; `low` where not known."""
+    keep = problem.current if incumbent is None else incumbent
+    return np.clip(np.where(np.isnan(keep), problem.low, keep), problem.low, problem.high)
 
 
 class Remainder(NamedTuple):
@@ -401,12 +403,8 @@ def remainder(problem: Problem) -> Remainder:
     useful = np.where(np.isfinite(alone), alone, 0.0).max(axis=0, initial=0.0)
     held = np.maximum(problem.held - problem.low, 0.0)
 
-    coefficient, row, pair = problem.rows.coefficient, problem.rows.row_of_entry, problem.rows.variant_of_entry
-    occupied = np.zeros(len(coefficient))
-    there = np.maximum(problem.low, problem.held)[pair]
-    occupied[there > 0] = (coefficient * there)[there > 0]
-    upper = problem.rows.upper
-    room = upper - np.bincount(row, weights=occupied, minlength=len(upper))
+    row, pair, coefficient, upper = problem.rows
+    room = upper - problem.rows.usage(np.maximum(problem.low, problem.held))
     room[np.isfinite(upper)] += ROUNDING * np.abs(upper[np.isfinite(upper)])
     room = np.where(np.isnan(room), 0.0, np.maximum(room, 0.0))
 
@@ -442,10 +440,7 @@ def remainder(problem: Problem) -> Remainder:
 def _binding_rows(problem: Problem, replicas: FloatArray) -> IntArray:
     """(P,) the row without room for one more replica of each pair, the first of several; -1 where there is room."""
     row, pair, coefficient, upper = problem.rows
-    used = np.zeros(len(coefficient))
-    there = np.maximum(replicas, problem.held)[pair]
-    used[there > 0] = (coefficient * there)[there > 0]
-    left = upper - np.bincount(row, weights=used, minlength=len(upper))
+    left = upper - problem.rows.usage(np.maximum(replicas, problem.held))
     free = np.where(np.isnan(left), -np.inf, left) + ROUNDING * np.where(np.isfinite(upper), np.abs(upper), 1.0)
     more = (replicas + 1 > problem.held)[pair]
     stopped = more & ~(coefficient <= 0) & ~(coefficient <= free[row])
@@ -534,7 +529,7 @@ class _Part:
     def __init__(self, problem: Problem, rest: Remainder, groups: IntArray, *, multi: bool) -> None:
         self.problem, self.rest, self.multi = problem, rest, multi
         self.groups = groups
-        inside = np.zeros(int(problem.group.max(initial=-1)) + 1, dtype=bool)
+        inside = np.zeros(problem.groups, dtype=bool)
         inside[groups] = True
         self.pairs = np.flatnonzero(inside[problem.group[problem.server_of_pair]] & (rest.most > 0))
         self.place = np.full(len(problem.server_of_pair), -1, dtype=np.int64)
@@ -548,18 +543,13 @@ class _Part:
         problem, rest = self.problem, self.rest
         server, most = problem.server_of_pair[self.pairs], rest.most[self.pairs]
         if self.multi:
-            reach = np.array(
-                [
-                    np.bincount(server, weights=row * most, minlength=problem.servers)
-                    for row in rest.share[:, self.pairs]
-                ]
-            )
+            reach = per_scope(rest.share[:, self.pairs] * most, server, problem.servers)
             good = (reach >= rest.missing - ROUNDING).all(axis=0)
         else:
             good = np.zeros(problem.servers, dtype=bool)
             good[server[rest.full[self.pairs] <= most]] = True
             good |= ~(rest.missing > 0).any(axis=0)
-        result = np.ones(int(problem.group.max(initial=-1)) + 1, dtype=bool)
+        result = np.ones(problem.groups, dtype=bool)
         np.logical_and.at(result, problem.group, good)
         return result
 
@@ -724,7 +714,7 @@ class _Part:
         servable = self.servable()[self.groups]
         part = program.add_columns(0.0, np.ones(len(self.groups)), integral=False)
         whole = program.add_columns(0.0, servable.astype(np.float64), integral=True)
-        index = np.full(int(problem.group.max(initial=-1)) + 1, -1, dtype=np.int64)
+        index = np.full(problem.groups, -1, dtype=np.int64)
         index[self.groups] = np.arange(len(self.groups))
         # in full counts as in full, whatever the last bit of the product says
         done = np.where(value >= missing[row] * (1 - ROUNDING), np.maximum(value, missing[row]), value)
@@ -830,18 +820,16 @@ def _parts(problem: Problem, rest: Remainder) -> list[IntArray]:
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
-    groups = int(problem.group.max(initial=-1)) + 1
+    groups = problem.groups
     group_of_pair = problem.group[problem.server_of_pair]
     row, pair, coefficient, room = rest.rows
     growth = np.maximum(coefficient, 0.0) * np.maximum(rest.most - rest.held, 0.0)[pair]
-    tight = np.bincount(row, weights=growth, minlength=len(room)) > room
-    tight |= np.isfinite(rest.lower)
+    asked = np.isfinite(rest.lower)
+    tight = asked | (np.bincount(row, weights=growth, minlength=len(room)) > room)
     entries = np.flatnonzero(tight[row])
     left, right = [group_of_pair[pair[entries]]], [groups + row[entries]]
     busy = np.zeros(groups, dtype=bool)
     busy[problem.group[(rest.missing > 0).any(axis=0)]] = True
-    asked = np.zeros(len(room), dtype=bool)
-    asked |= np.isfinite(rest.lower)
     busy[group_of_pair[pair[asked[row]]]] = True
     for number, members in enumerate(problem.together):
         left.append(group_of_pair[members])
@@ -898,15 +886,12 @@ def solve_exact(
             replicas[part.pairs] += found
             bound += least
         else:
-            keep = problem.current if incumbent is None else incumbent
-            keep = np.clip(np.where(np.isnan(keep), problem.low, keep), problem.low, problem.high)
-            replicas[part.pairs] = keep[part.pairs]
+            replicas[part.pairs] = as_it_is(problem, incumbent)[part.pairs]
             bound = np.nan
     levels = standing(problem, replicas)[:-2]
     if not keeps_limits(problem, replicas):
         # a budget of odd prices that is missed by less than the solver's tolerance
-        keep = problem.current if incumbent is None else incumbent
-        replicas, proven = np.clip(np.where(np.isnan(keep), problem.low, keep), problem.low, problem.high), False
+        replicas, proven = as_it_is(problem, incumbent), False
     if incumbent is not None and preferred(problem, incumbent, replicas):
         replicas, proven = incumbent.astype(np.float64), False
     if not proven and not np.allclose(levels, standing(problem, replicas)[:-2], rtol=ROUNDING):

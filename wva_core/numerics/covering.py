@@ -119,8 +119,7 @@ def cheapest_covers(
     table = _ranked(server_of_pair, unit, part, wanted, most)
     columns = len(table.server)
     if not columns:
-        nothing = np.empty((0, 0))
-        return Covers(least, unit.copy(), np.empty(0, dtype=np.int64), nothing.astype(np.int64), nothing)
+        return _without_plans(least, unit.copy())
     lead_count, other_count, worth = _begun(table)
     known = worth.min(axis=(0, 1))
     replaceable, useful = _useful_counts(table)
@@ -153,8 +152,7 @@ def cheapest_covers(
         bound = np.maximum(ranks, table.relaxed + table.extra)[there]
         with_pair[table.pair[there]] = np.maximum(with_pair[table.pair[there]], bound)
     if not plans:
-        nothing = np.empty((0, 0))
-        return Covers(least, with_pair, np.empty(0, dtype=np.int64), nothing.astype(np.int64), nothing)
+        return _without_plans(least, with_pair)
 
     good = np.flatnonzero(cost <= reach[column])
     good = good[np.lexsort((cost[good], column[good]))]
@@ -176,6 +174,11 @@ def cheapest_covers(
     pair = np.take_along_axis(table.pair, in_order, axis=0)[:, at].T
     count = np.take_along_axis(count, in_order[:, at].T, axis=1)
     return Covers(least, with_pair, table.server[at], pair, np.where(pair >= 0, count, 0.0))
+
+
+def _without_plans(least: FloatArray, with_pair: FloatArray) -> Covers:
+    nothing = np.empty((0, 0))
+    return Covers(least, with_pair, np.empty(0, dtype=np.int64), nothing.astype(np.int64), nothing)
 
 
 def _place(column: IntArray) -> IntArray:

@@ -14,13 +14,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fit_growth"]
+__all__ = ["ROUNDING", "fit_growth", "usage_of_rows"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 
-_ROUNDING = 1e-9
-# Relative to the limit: sums of prices such as 0.1 + 0.2 may miss a budget of 0.3 by an ulp.
+ROUNDING = 1e-9
+"""Relative to the limit: sums of prices such as 0.1 + 0.2 may miss a budget of 0.3 by an ulp."""
 
 
 def fit_growth(
@@ -62,8 +62,8 @@ def fit_growth(
     granted = np.where(np.isnan(base), np.nan, wanted).astype(np.float64, copy=False)
     binding = np.full(len(base), -1, dtype=np.int64)
     growth = np.floor(granted - base)
-    used, slack = _used(base, row_of_entry, variant_of_entry, coefficient, len(upper)), _ROUNDING * np.abs(upper)
-    room = upper - used
+    slack = ROUNDING * np.abs(upper)
+    room = upper - usage_of_rows(base, row_of_entry, variant_of_entry, coefficient, len(upper))
 
     asks = (growth > 0)[variant_of_entry] & (coefficient != 0)
     claims = np.zeros(len(coefficient))
@@ -94,15 +94,19 @@ def fit_growth(
     return granted, binding
 
 
-def _used(
-    base: FloatArray, row_of_entry: IntArray, variant_of_entry: IntArray, coefficient: FloatArray, rows: int
+def usage_of_rows(
+    replicas: FloatArray, row_of_entry: IntArray, variant_of_entry: IntArray, coefficient: FloatArray, rows: int
 ) -> FloatArray:
-    """(L,) what the replicas of the base use; NaN where one uses an amount that is not known."""
-    replicas = base[variant_of_entry]
-    there = replicas > 0
-    occupied = np.zeros(len(coefficient))
-    occupied[there] = coefficient[there] * replicas[there]
-    return np.bincount(row_of_entry, weights=occupied, minlength=rows).astype(np.float64, copy=False)
+    """
+    (L,) what these (V,) replicas use of each row; NaN where one uses an amount that is not known.
+
+    A variant without replicas, or with an unknown number, uses nothing, whatever its coefficient.
+    """
+    of_entry = replicas[variant_of_entry]
+    there = of_entry > 0
+    used = np.zeros(len(coefficient))
+    used[there] = coefficient[there] * of_entry[there]
+    return np.bincount(row_of_entry, weights=used, minlength=rows).astype(np.float64, copy=False)
 
 
 def _serve(

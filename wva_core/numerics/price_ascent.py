@@ -28,12 +28,14 @@ from wva_core.numerics.assignment import (
     Problem,
     Remainder,
     Solution,
+    as_it_is,
     preferred,
     remainder,
     served_share,
     solve_exact,
 )
 from wva_core.numerics.covering import cheapest_covers
+from wva_core.numerics.starting_point import per_scope
 
 __all__ = ["price_ascent", "solve"]
 
@@ -282,15 +284,17 @@ def _use_of_rows(
 def _priced(rest: Remainder, price: FloatArray) -> FloatArray:
     """(P,) what one replica uses of the rows at these prices."""
     row, pair, coefficient, _ = rest.rows
-    return np.bincount(pair, weights=coefficient * price[row], minlength=len(rest.most)).astype(np.float64)
+    priced = np.flatnonzero(price[row] > 0)
+    weights = coefficient[priced] * price[row[priced]]
+    return np.bincount(pair[priced], weights=weights, minlength=len(rest.most)).astype(np.float64)
 
 
-def _density(problem: Problem, rest: Remainder, price: FloatArray) -> FloatArray:
+def _density(problem: Problem, rest: Remainder) -> FloatArray:
     """(P,) cost for all that is missing if it could be divided; infinity for pairs that carry nothing."""
     part = np.where(rest.missing[:, problem.server_of_pair] > 0, rest.share, 0.0).max(axis=0, initial=0.0)
-    unit = problem.cost + _priced(rest, price)
-    result: FloatArray = np.divide(unit, part, out=np.full(len(part), np.inf), where=(part > 0) & (rest.most > 0))
-    return result
+    density: FloatArray = np.full(len(part), np.inf)
+    np.divide(problem.cost, part, out=density, where=(part > 0) & (rest.most > 0))
+    return density
 
 
 def _add_alone(ways: _Ways, problem: Problem, rest: Remainder) -> None:
@@ -301,7 +305,7 @@ def _add_alone(ways: _Ways, problem: Problem, rest: Remainder) -> None:
 def _add_counts(ways: _Ways, problem: Problem, rest: Remainder, count: FloatArray) -> None:
     """One option for each server that these counts carry in full."""
     server = problem.server_of_pair
-    got = np.array([np.bincount(server, weights=row * count, minlength=problem.servers) for row in rest.share])
+    got = per_scope(rest.share * count, server, problem.servers)
     asked = rest.missing > 0
     done: BoolArray = np.logical_and.reduce(got >= rest.missing - ROUNDING, axis=0)
     done &= np.logical_or.reduce(asked, axis=0)
@@ -461,7 +465,7 @@ def _cheapen(options: _Choices, chosen: IntArray, left: FloatArray) -> tuple[Int
 def _without_torn_groups(problem: Problem, rest: Remainder, chosen: IntArray) -> IntArray:
     """The choices of groups all of whose servers have one; what serves only a part of a group is given back."""
     lacks = (chosen < 0) & (rest.missing > 0).any(axis=0)
-    torn = np.zeros(int(problem.group.max(initial=-1)) + 1, dtype=bool)
+    torn = np.zeros(problem.groups, dtype=bool)
     torn[problem.group[lacks]] = True
     return np.where(torn[problem.group], -1, chosen)
 
@@ -483,7 +487,7 @@ class _Leftovers:
         self.rest, self.count, self.left, self.multi = rest, count.copy(), left.copy(), multi
         server = problem.server_of_pair
         waits = np.isin(problem.group, unserved)
-        density = _density(problem, rest, np.zeros(len(left) + 1))
+        density = _density(problem, rest)
         useful = np.flatnonzero(np.isfinite(density) & waits[server])
         useful = useful[np.lexsort((density[useful], server[useful]))]
         self.pairs: dict[int, list[int]] = {}
@@ -546,9 +550,7 @@ class _Leftovers:
 
 def _unit_costs(problem: Problem, rest: Remainder, price: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(P,) the least an added replica costs at these prices, not below 0; and (S,) what those below 0 give at most."""
-    row, pair, coefficient, _ = rest.rows
-    priced = np.flatnonzero(price[row] > 0)
-    dear = np.bincount(pair[priced], weights=(coefficient * price[row])[priced], minlength=len(rest.most))
+    dear = _priced(rest, price)
     unit = problem.cost + np.where(rest.held > 0, np.minimum(dear, 0.0), dear)
     gift = np.bincount(
         problem.server_of_pair, weights=np.minimum(unit, 0.0) * rest.most, minlength=problem.servers
@@ -573,12 +575,9 @@ def _least_costs(
     """
     server = problem.server_of_pair
     if not multi:
-        row, pair, coefficient, _ = rest.rows
-        priced = np.flatnonzero(price[row] > 0)
-        dear = np.bincount(pair[priced], weights=(coefficient * price[row])[priced], minlength=len(server))
         grown = np.maximum(np.where(np.isfinite(rest.full), rest.full, 0.0) - rest.held, 0.0)
         able = (rest.full > 0) & (rest.full <= rest.most)
-        value = np.where(able, problem.cost * np.where(able, rest.full, 0.0) + dear * grown, np.inf)
+        value = np.where(able, problem.cost * np.where(able, rest.full, 0.0) + _priced(rest, price) * grown, np.inf)
         least = np.full(problem.servers, np.inf)
         np.minimum.at(least, server, value)
         return np.where(np.isfinite(least), least, 0.0), value
@@ -738,7 +737,7 @@ class _Search(NamedTuple):
         if known is not None and preferred(problem, known, best.replicas):
             done = (served_share(problem, known) >= 1.0)[problem.group] & self.active
             extra = np.where(done[problem.server_of_pair], 0.0, known - problem.low)
-            left = self.rest.rows.upper - _row_use(self.rest, extra)
+            left = self.rest.rows.upper - self.rest.rows.usage(extra - self.rest.held)
             best = _Plan(known.astype(np.float64), done, left)
         return best, bound
 
@@ -813,20 +812,12 @@ def _repaired(
     for group in unserved.tolist():
         leftovers.hand_out(group)
     filled = leftovers.count
-    return _Plan(problem.low + filled, served, room - _row_use(rest, filled - count))
-
-
-def _row_use(rest: Remainder, additions: FloatArray) -> FloatArray:
-    """(L,) what additions use of the rows."""
-    row, pair, coefficient, room = rest.rows
-    use = coefficient * np.maximum(additions - rest.held, 0.0)[pair]
-    return np.bincount(row, weights=use, minlength=len(room)).astype(np.float64)
+    return _Plan(problem.low + filled, served, room - rest.rows.usage(filled - count - rest.held))
 
 
 def _pinned(problem: Problem, incumbent: FloatArray | None) -> Problem:
     """The problem with partners, and pairs of rows with a lower limit, fixed at the incumbent, else where they are."""
-    keep = problem.current if incumbent is None else incumbent
-    keep = np.clip(np.where(np.isnan(keep), problem.low, keep), problem.low, problem.high)
+    keep = as_it_is(problem, incumbent)
     bound = np.zeros(len(keep), dtype=bool)
     bound[problem.rows.variant_of_entry[np.isfinite(problem.lower)[problem.rows.row_of_entry]]] = True
     for members in problem.together:

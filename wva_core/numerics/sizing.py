@@ -271,15 +271,18 @@ def size(
         "itl": lambda occupancy, some: _steps(occupancy, some, compat=compat)[1],
         "wait": lambda occupancy, _: occupancy.wait,
     }
+    # for a share of requests: the part of the latency behind the wait
+    behind_wait: dict[str, _Latency] = {}
+    if quantile is not None:
+        behind_wait = {
+            "ttft": lambda occupancy, some: _until_token(occupancy, some, step=step, compat=compat),
+            "wait": lambda occupancy, _: np.zeros_like(occupancy.wait),
+        }
     search = _Search(times, inside, low, high, quantile)
     rates, lowest, below = {}, {}, np.zeros(queues, dtype=bool)
     idle = _Queues.of(times, inside, usable).at(low, with_busy=False)
     for name, latency in latencies.items():
-        after: _Latency | None = None
-        if quantile is not None and name == "ttft":
-            after = lambda occupancy, some: _until_token(occupancy, some, step=step, compat=compat)  # noqa: E731
-        elif quantile is not None and name == "wait":
-            after = lambda occupancy, _: np.zeros_like(occupancy.wait)  # noqa: E731
+        after = behind_wait.get(name)
         rates[name], missed = search.rate(targets[name], latency, after)
         if after is None or quantile is None:
             least = latency(idle, times)

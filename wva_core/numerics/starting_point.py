@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wva_core.numerics.step_moves import at_role_median
 
-__all__ = ["StartingPoint", "per_scope", "stacked", "starting_point"]
+__all__ = ["StartingPoint", "per_scope", "stacked", "starting_point", "whole_limits"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -89,7 +89,7 @@ def starting_point(
     Cost: 0.5 ms for 10,000 variants in 2,000 scopes.
     """
     scope, scopes = scope_of_variant, len(model_of_scope)
-    low, high = np.ceil(np.maximum(low, 0.0)), np.floor(np.minimum(high, _MOST_REPLICAS))
+    low, high = whole_limits(low, high)
     decided = counted[scope] & ~np.isnan(base) & ~np.isnan(low) & ~np.isnan(high)
     start = np.where(decided, np.clip(base, low, high), base) if within_limits else base
 
@@ -119,6 +119,11 @@ def starting_point(
         may_shrink=shrink & counted & ~grows[model_of_scope],
         urgency=urgency,
     )
+
+
+def whole_limits(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(V,) the smallest and the largest whole replicas within limits; NaN stays NaN."""
+    return np.ceil(np.maximum(low, 0.0)), np.floor(np.minimum(high, _MOST_REPLICAS))
 
 
 def stacked(columns: Sequence[ArrayLike], width: int) -> FloatArray:

@@ -23,16 +23,21 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from wva_core.numerics.limit_rows import fit_growth
+from wva_core.numerics.limit_rows import ROUNDING, fit_growth, usage_of_rows
 
-__all__ = ["Growth", "SharedRows", "at_role_median", "dearest_first_shrink", "growth_within_rows", "joint_growth"]
+__all__ = [
+    "NO_ROWS",
+    "Growth",
+    "SharedRows",
+    "at_role_median",
+    "dearest_first_shrink",
+    "growth_within_rows",
+    "joint_growth",
+]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 BoolArray: TypeAlias = NDArray[np.bool_]
-
-_ROUNDING = 1e-9
-# Relative to a row's limit, as in `fit_growth`: sums of prices may miss a budget by an ulp.
 
 _LITERAL_ROUNDS = 10_000
 # The literal loop may serve a need a few replicas a round where units are mixed; it ends, but not always in time.
@@ -53,6 +58,14 @@ class SharedRows(NamedTuple):
     variant_of_entry: IntArray
     coefficient: FloatArray
     upper: FloatArray
+
+    def usage(self, replicas: FloatArray) -> FloatArray:
+        """(L,) what (V,) replicas use of each row: see `usage_of_rows`."""
+        return usage_of_rows(replicas, self.row_of_entry, self.variant_of_entry, self.coefficient, len(self.upper))
+
+
+NO_ROWS = SharedRows(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
+"""Variants that share nothing."""
 
 
 class Growth(NamedTuple):
@@ -208,12 +221,9 @@ class _Headroom:
 
 def _free(rows: SharedRows, occupied: FloatArray) -> FloatArray:
     """(L,) what is left of each row, rounding included; 0 where the limit or a use of it is not known."""
-    there = (occupied > 0)[rows.variant_of_entry]
-    used = np.zeros(len(rows.coefficient))
-    used[there] = rows.coefficient[there] * occupied[rows.variant_of_entry[there]]
-    free = rows.upper - np.bincount(rows.row_of_entry, weights=used, minlength=len(rows.upper))
+    free = rows.upper - rows.usage(occupied)
     finite = np.isfinite(rows.upper)
-    free[finite] += _ROUNDING * np.abs(rows.upper[finite])
+    free[finite] += ROUNDING * np.abs(rows.upper[finite])
     return np.where(np.isnan(free), 0.0, free)
 
 
@@ -280,7 +290,7 @@ def joint_growth(
         price = np.divide(cost, sizing, out=np.full(len(start), np.inf), where=candidates)
     picks = _Picks(candidates, price, role_of_variant, len(model_of_role))
     headroom = _Headroom(
-        rows if rows is not None else _NO_ROWS,
+        rows if rows is not None else NO_ROWS,
         start if occupied is None else occupied,
         model_of_variant,
         candidates,
@@ -310,7 +320,14 @@ def joint_growth(
             break
         model = model_of_role[live]
         step, asked, full = _balanced_step(
-            left[:, live], certain[:, variants], sizing[variants], room(variants), headroom, variants, model, literal
+            left[:, live],
+            certain[:, variants],
+            sizing[variants],
+            room(variants),
+            headroom,
+            variants,
+            model,
+            literal=literal,
         )
         target[variants] += step
         headroom.take(variants, step)
@@ -323,9 +340,6 @@ def joint_growth(
         picks.skip(live[np.unique(_in_model(np.maximum, last, model)[last >= 0])])
         live = live[moved | _in_model(np.logical_or, full, model)]
     return Growth(target, left, headroom.binding)
-
-
-_NO_ROWS = SharedRows(*(np.empty(0, dtype=np.int64),) * 2, *(np.empty(0),) * 2)
 
 
 def _in_model(combine: np.ufunc, values: NDArray[Any], model: IntArray) -> NDArray[Any]:
@@ -345,7 +359,8 @@ def _balanced_step(
     headroom: _Headroom,
     variants: IntArray,
     model: IntArray,
-    literal: bool,  # noqa: FBT001 - passed on
+    *,
+    literal: bool,
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
     """
     Replicas of one round, (A, K) replicas each analyzer asks for, and whether a row stopped the model altogether.

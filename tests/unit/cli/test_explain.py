@@ -8,30 +8,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from tests.unit.ladder import LADDER
 from wva_core import app
 from wva_core.errors import RecordError
 from wva_core.simulation.scenario import read_scenario
 from wva_core.telemetry.record_reader import RecordReader
-
-SCENARIO = {
-    "name": "ladder",
-    "durationSeconds": 600,
-    "objectives": {"ttftSeconds": 1.0, "tpotSeconds": 0.1},
-    "startUp": {"law": "constant", "meanSeconds": 30},
-    "models": [
-        {
-            "model": "meta-llama/Llama-3.1-8B-Instruct",
-            "variants": [
-                {
-                    "name": "a",
-                    "profile": {"accelerator": "L4", "kind": "derived"},
-                    "maxReplicas": 3,
-                    "signals": {"kvUsage": 0.95, "waiting": 0},
-                }
-            ],
-        }
-    ],
-}
 
 COUNTING = """
     import numpy as np
@@ -64,7 +45,7 @@ def recorded(tmp_path):
 
     def run(analyzer):
         policy = {"analyzers": [{"type": analyzer}], "optimizer": {"type": "stepwise"}}
-        document = {**SCENARIO, "contenders": [{"name": "wva", "wva": {"policy": policy}}]}
+        document = {**LADDER, "contenders": [{"name": "wva", "wva": {"policy": policy}}]}
         path = tmp_path / "scenario.yaml"
         path.write_text(yaml.safe_dump(document), encoding="utf-8")
         scenario = read_scenario(path)

@@ -114,7 +114,7 @@ def test_b10_a_fresh_server_is_valued_at_a_tenth_more_than_it_costs(optimized):
         assert row["value"] == pytest.approx(1.1 * row["cost"], rel=1e-12)
 
 
-def test_b10_without_limits_everybody_gets_the_cheapest(optimized, written):
+def test_b10_without_limits_everybody_gets_the_cheapest(optimized):
     document = json.loads(B10.read_text())
     document["system"]["optimizerData"]["optimizer"]["unlimited"] = True
     told = optimized(document)
@@ -546,10 +546,9 @@ def test_what_cannot_be_meant_is_refused_with_its_place(wva, written, path, valu
     assert says in result.stderr
 
 
-def test_b1_the_last_of_equal_names_counts_and_is_told(tmp_path):
+def test_b1_the_last_of_equal_names_counts_and_is_told(written):
     document = system(server(), server(120), accelerators=[{"name": "gpu-a", "cost": 1}, {"name": "gpu-a", "cost": 7}])
-    path = tmp_path / "system.json"
-    path.write_text(json.dumps(document))
+    path = written(document, "system.json")
     question = question_of(read_system(path))
     assert [pair.cost for pair in question.pairs] == [7]
     assert list(question.rate.values()) == [2.0]
@@ -557,16 +556,15 @@ def test_b1_the_last_of_equal_names_counts_and_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(("given", "counts"), [(1, 1), (100, 100), (0, 100), (101, 100), (None, 100)])
-def test_b1_a_priority_that_is_none_counts_as_the_lowest(tmp_path, given, counts):
+def test_b1_a_priority_that_is_none_counts_as_the_lowest(written, given, counts):
     row = promise(priority=given)
     if given is None:
         del row["priority"]
-    path = tmp_path / "system.json"
-    path.write_text(json.dumps(system(server(), classes=[row])))
+    path = written(system(server(), classes=[row]), "system.json")
     assert question_of(read_system(path)).priorities == {"Premium": counts}
 
 
-def test_b1_every_key_of_the_format_is_taken(tmp_path):
+def test_b1_every_key_of_the_format_is_taken(written):
     document = copy.deepcopy(system(server(desiredAlloc={"accelerator": "gpu-a", "numReplicas": 1})))
     document["system"]["acceleratorData"]["accelerators"][0].update(
         type="A", multiplicity=1, memSize=80, memBW=2039, power={"idle": 1, "full": 4, "midPower": 3, "midUtil": 0.5}
@@ -578,20 +576,18 @@ def test_b1_every_key_of_the_format_is_taken(tmp_path):
     document["system"]["serverData"]["servers"][0]["currentAlloc"].update(
         maxBatch=16, cost=100, itlAverage=1, ttftAverage=2, waitAverage=3
     )
-    path = tmp_path / "system.json"
-    path.write_text(json.dumps(document))
+    path = written(document, "system.json")
     assert read_system(path).accelerator_data.accelerators[0].mem_bw == 2039
 
 
-def test_b1_lengths_may_be_spelled_as_the_published_files_spell_them(tmp_path):
+def test_b1_lengths_may_be_spelled_as_the_published_files_spell_them(written):
     document = system(server())
     document["system"]["serverData"]["servers"][0]["currentAlloc"]["load"] = {
         "arrivalRate": 60,
         "AvgInTokens": 100,
         "AvgOutTokens": 200,
     }
-    path = tmp_path / "system.json"
-    path.write_text(json.dumps(document))
+    path = written(document, "system.json")
     (row,) = read_system(path).server_data.servers
     assert (row.current_alloc.load.avg_in_tokens, row.current_alloc.load.avg_out_tokens) == (100, 200)
 

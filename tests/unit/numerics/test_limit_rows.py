@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles.shared_rows import fit_one_by_one
-from wva_core.numerics.limit_rows import fit_growth
+from wva_core.numerics.limit_rows import fit_growth, usage_of_rows
 
 NAN = math.nan
 
@@ -26,6 +26,14 @@ def fit(base, wanted, entries, upper, order=None):
         np.array(upper, dtype=float),
     )
     return granted.tolist(), binding.tolist()
+
+
+def test_only_replicas_that_are_there_use_a_row():
+    # row 0: 2 x 3 and nothing of what does not run or is not known; row 1: 2 x -1; row 2: 2 of an unknown amount
+    replicas = np.array([2.0, 0.0, NAN])
+    rows, variants = np.array([0, 0, 0, 1, 2]), np.array([0, 1, 2, 0, 0])
+    used = usage_of_rows(replicas, rows, variants, np.array([3.0, NAN, 5.0, -1.0, NAN]), 4)
+    np.testing.assert_array_equal(used, [6.0, -2.0, NAN, 0.0])
 
 
 def test_without_rows_everything_is_granted():

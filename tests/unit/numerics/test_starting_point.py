@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wva_core.numerics.starting_point import starting_point
+from wva_core.numerics.starting_point import starting_point, whole_limits
 
 NAN = float("nan")
 
@@ -31,6 +31,12 @@ def start(base, *, low=0.0, high=np.inf, capacity=10.0, required=0.0, spare=0.0,
         models=int(model.max()) + 1,
         **given,
     )
+
+
+def test_limits_are_the_whole_replicas_between_them_that_a_scale_target_holds():
+    low, high = whole_limits(np.array([-1.0, 0.2, 3.0, NAN]), np.array([2.9, np.inf, 3.0, NAN]))
+    np.testing.assert_array_equal(low, [0, 1, 3, NAN])
+    np.testing.assert_array_equal(high, [2, 2**31 - 1, 3, NAN])
 
 
 def test_what_a_lower_limit_adds_counts_against_the_need():

@@ -56,7 +56,7 @@ class Fleet:
         latency = np.maximum(np.abs(told.ttft / true.ttft - 1), np.abs(told.itl / true.itl - 1))
         idle = latencies(times, low, alone)
         goals = Goals(5 * idle.ttft, 2 * idle.itl, np.full(len(low), np.nan))
-        capacity = np.nan_to_num(highest_rate(learnt, alone, goals)[0]) / highest_rate(times, alone, goals)[0]
+        capacity = np.nan_to_num(highest_rate(learnt, alone, goals)) / highest_rate(times, alone, goals)
         return latency, np.abs(capacity - 1)
 
 

@@ -173,12 +173,7 @@ def _filtered(
     process = noise = low = high = None
     for turn, rows in enumerate(turns):
         variant = by_variant.of[rows]
-        seen = kalman.Environment(
-            *(
-                column[rows]
-                for column in (pods.rate, pods.input_tokens, pods.output_tokens, pods.batch, pods.ttft, pods.itl)
-            )
-        )
+        seen = pods.take(rows)
         if turn == 0:
             x, P, low, high, process, noise = _begun(x, P, variant, seen)
         assert low is not None and high is not None and process is not None and noise is not None  # noqa: S101, PT018
@@ -186,14 +181,14 @@ def _filtered(
         rows_able = variant[able]
         if not len(rows_able):
             continue
-        some = kalman.Environment(
-            *(
-                column[able]
-                for column in (seen.rate, seen.input_tokens, seen.output_tokens, seen.batch, seen.ttft, seen.itl)
-            )
-        )
         done = kalman.step(
-            x[rows_able], P[rows_able], some, process[rows_able], noise[rows_able], low[rows_able], high[rows_able]
+            x[rows_able],
+            P[rows_able],
+            seen.take(able),
+            process[rows_able],
+            noise[rows_able],
+            low[rows_able],
+            high[rows_able],
         )
         x[rows_able], P[rows_able], nis[rows_able] = done.x, done.P, done.nis
         rejected[rows_able] += ~done.accepted

@@ -95,7 +95,7 @@ def capacity_of(
             np.where(blank, fleet.by_scope.max(values), stated) for values, stated in zip(own, (ttft, itl), strict=True)
         )
     goals = Goals(ttft[scope], itl[scope], quantile[scope])
-    rate, _ = highest_rate(engines, replicas, goals)
+    rate = highest_rate(engines, replicas, goals)
     none = np.isnan(goals.ttft) & np.isnan(goals.itl)
     low, most = rate_bounds(engines)
     idle_ttft, idle_itl = np.full(len(rate), np.nan), np.full(len(rate), np.nan)

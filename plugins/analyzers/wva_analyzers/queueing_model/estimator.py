@@ -66,7 +66,7 @@ _ODD = 3.0  # a sample further off than this many standard deviations is odd
 _PATIENCE = 2
 _WIDENED = 1.0  # variance added to each parameter after that many odd samples in a row
 _RELAX_SECONDS = 4 * 3600.0
-# Half-life of what is not observed any more; a few times the period of a day's load.
+# Half-life of what is not observed any more: a quiet hour changes little, a day without requests leaves the anchor.
 _STEPS = 6
 _CLOSE = 1e-3  # a step by less ends the search: what it leaves is of its square
 _PROBE = 1e-4

@@ -20,7 +20,7 @@ from wva_analyzers.queueing_model.capacity import (
 from wva_analyzers.queueing_model.lead_time import LoadHistory, followed, planned, watched
 from wva_analyzers.queueing_model.objectives import Objectives, Source
 from wva_analyzers.queueing_model.remembered import Remembered, later_start_up, recall
-from wva_analyzers.queueing_model.seen import RATE_WINDOW, Load, load_of, mix_of, sample_of
+from wva_analyzers.queueing_model.seen import RATE_WINDOW, Load, lengths_of, load_of, mix_of, sample_of
 from wva_core.domain import (
     Assessment,
     BoolArray,
@@ -105,7 +105,8 @@ def judged(observation: Observation, settings: Settings, state: State) -> Assess
     before = recall(state, fleet)
     seconds = observation.time - before.time if np.isfinite(before.time) else _CYCLE_SECONDS
     profile, profile_batch = profiles_of(fleet, settings["profiles"].tolist())
-    mix = mix_of(observation, before.mix, profile_batch)
+    own = lengths_of(observation, before.mix[:, :2])
+    mix = mix_of(observation, own, before.mix[:, 2], profile_batch)
     sample = sample_of(observation, mix, seconds)
     tuned = np.asarray(settings["tuning_enabled"], dtype=bool)[scope]
     learnable = replace(sample, rate=np.where(tuned, sample.rate, np.nan))

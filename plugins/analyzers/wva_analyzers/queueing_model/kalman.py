@@ -17,11 +17,11 @@ Source: upstream WVA v0.9, queueing-model analyzer and its tuner.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from wva_core.domain import BoolArray, FloatArray
+from wva_core.domain import BoolArray, FloatArray, IntArray
 from wva_core.errors import ParameterError
 from wva_core.numerics.service_times import ServiceTimes
 from wva_core.numerics.sizing import AnalysisStatus, analyze
@@ -83,11 +83,13 @@ class Environment:
     @property
     def valid(self) -> BoolArray:
         """(Q,) whether every number is there and above 0."""
-        columns = (self.rate, self.input_tokens, self.output_tokens, self.batch, self.ttft, self.itl)
-        result = np.ones(len(self.rate), dtype=bool)
-        for column in columns:
-            result &= np.isfinite(column) & (column > 0)
+        columns = np.stack([getattr(self, field.name) for field in fields(self)])
+        result: BoolArray = np.all(np.isfinite(columns) & (columns > 0), axis=0)
         return result
+
+    def take(self, rows: IntArray | BoolArray) -> Environment:
+        """The same for some rows."""
+        return Environment(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

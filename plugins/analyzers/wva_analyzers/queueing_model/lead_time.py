@@ -16,8 +16,8 @@ of requests that are late, over all errors, is what the objective allows. How ma
 planned load is told by the queueing model, so a load somewhat above the plan costs what it does and no more. Rates are
 averages over a minute; how uneven they are inside it shows in how they move from cycle to cycle.
 
-Letters: S scopes, H past loads, B bins of the histogram, U points of a table of lateness, load in replicas that carry
-it. What is old counts half every `_HALF_LIFE` seconds.
+Letters: S scopes, H past loads, B bins of the histogram, U points of a table of lateness, load in replicas that
+work all the time. What is old counts half every `_HALF_LIFE` seconds.
 
 Source: own; a newsvendor with local regression, cf. Arrow, Harris, Marschak, "Optimal inventory policy", Econometrica
 19 (1951).
@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from wva_analyzers.queueing_model.seen import RATE_WINDOW
 from wva_core.domain import BoolArray, FloatArray, IntArray
 
 __all__ = ["OVERLOADS", "LoadHistory", "followed", "planned", "unseen", "watched"]
@@ -40,10 +41,9 @@ _HALF_LIFE = 3600.0
 _EDGES = np.linspace(-4.0, 8.0, 49)  # of the histogram, in standard deviations of the errors
 _PRIOR = 20.0  # weight of what is believed before anything was seen, in samples
 _AGAIN = 60.0  # weight of loads of the last quarter of an hour, in samples
-_PRIOR_RISE, _PRIOR_SD = 0.0, 0.1  # relative: the load stays, give or take a tenth
+_PRIOR_SD = 0.1  # relative: the load stays, give or take a tenth
 _SUMS = 6  # weight, load, later, load², load later, error²
 _APART = 4  # cycles between loads that have little of their windows in common
-_WINDOW_SECONDS = 60.0  # over which the rates are formed that a load is measured by
 _LEAST_CHANGE = 0.3  # of the errors' standard deviation that is always taken for change
 _PEAK_SHARE = 0.25  # of the standard deviation of a load inside a window
 _SEARCH = 12  # halvings of the logarithm of the plan: to a thousandth
@@ -121,7 +121,7 @@ def followed(history: LoadHistory, now: float, load: FloatArray, lead: FloatArra
     step = now - times[-2] if np.isfinite(times[-2]) else np.inf
     full = (now - times[first] >= lead - step) & np.isfinite(start) & np.isfinite(load) & (first < len(times) - 1)
     # What a rate says before its window is full is a part of it, and what comes then would pass for a burst.
-    full &= times[first] - _known_since(loads, times) >= _WINDOW_SECONDS
+    full &= times[first] - _known_since(loads, times) >= RATE_WINDOW
     age = 0.5 ** (max(step, 0.0) / _HALF_LIFE) if np.isfinite(step) else 1.0
     sums, errors = history.sums * age, history.errors * age
     if np.any(full):
@@ -195,9 +195,9 @@ def _unevenness(history: LoadHistory, scatter: FloatArray) -> FloatArray:
     seconds is caught up with before most of it is late.
     """
     step = history.times[-1] - history.times[-2]
-    if not 0.0 < step < _WINDOW_SECONDS:
+    if not 0.0 < step < RATE_WINDOW:
         return np.zeros(len(history.loads))
-    part = step / _WINDOW_SECONDS
+    part = step / RATE_WINDOW
     loads = np.nan_to_num(history.loads)
     moved = np.nan_to_num(np.diff(history.loads, axis=1))
     excess = (moved**2).sum(axis=1) / (2.0 * part**2) - 2.0 * scatter / part * loads.sum(axis=1)
@@ -227,13 +227,12 @@ def _line(sums: FloatArray, level: FloatArray) -> tuple[FloatArray, FloatArray, 
     """(S,) intercept, slope and standard deviation of the errors, with the prior belief at the level of now."""
     scale = np.where(np.isfinite(level) & (level > 0), level, 1.0)
     x = scale[:, None] * np.array([0.8, 1.0, 1.2])
-    y = x * (1.0 + _PRIOR_RISE)
     share = _PRIOR / x.shape[1]
     weight = sums[:, 0] + _PRIOR
     mean_x = (sums[:, 1] + share * x.sum(axis=1)) / weight
-    mean_y = (sums[:, 2] + share * y.sum(axis=1)) / weight
+    mean_y = (sums[:, 2] + share * x.sum(axis=1)) / weight
     var = (sums[:, 3] + share * (x * x).sum(axis=1)) / weight - mean_x**2
-    cov = (sums[:, 4] + share * (x * y).sum(axis=1)) / weight - mean_x * mean_y
+    cov = (sums[:, 4] + share * (x * x).sum(axis=1)) / weight - mean_x * mean_y
     slope = np.clip(np.divide(cov, var, out=np.ones_like(cov), where=var > 1e-12 * mean_x**2), 0.0, 2.0)
     squares = sums[:, 5] + _PRIOR * (_PRIOR_SD * scale) ** 2
     sd = np.sqrt(np.maximum(squares / weight, (1e-3 * scale) ** 2))

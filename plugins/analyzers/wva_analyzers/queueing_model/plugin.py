@@ -12,6 +12,7 @@ from wva_analyzers.queueing_model import as_upstream
 from wva_analyzers.queueing_model.judgement import judged
 from wva_analyzers.queueing_model.parameters import Parameters as QueueingParameters
 from wva_analyzers.queueing_model.prediction import predicted
+from wva_analyzers.queueing_model.seen import RATE_WINDOW
 from wva_analyzers.queueing_model.service_priority import priorities
 from wva_core.domain import Allocation, Assessment, Observation, Settings, SignalRequest, State
 from wva_core.domain.arrays import floats
@@ -46,21 +47,21 @@ class QueueingModel:
 
     api = "1"
     signals = (
-        SignalRequest("arrival_rate", window_seconds=60.0),
-        SignalRequest("waiting", window_seconds=60.0),
+        SignalRequest("arrival_rate", window_seconds=RATE_WINDOW),
+        SignalRequest("waiting", window_seconds=RATE_WINDOW),
         # an idle replica has no latencies and no lengths, which is no reason to keep it
-        SignalRequest("ttft", window_seconds=60.0, required=False),
-        SignalRequest("itl", window_seconds=60.0, required=False),
+        SignalRequest("ttft", window_seconds=RATE_WINDOW, required=False),
+        SignalRequest("itl", window_seconds=RATE_WINDOW, required=False),
         SignalRequest("input_tokens", window_seconds=300.0, required=False),
         SignalRequest("output_tokens", window_seconds=300.0, required=False),
-        SignalRequest("request_rate", window_seconds=60.0, required=False),
-        SignalRequest("input_token_rate", window_seconds=60.0, required=False),
-        SignalRequest("output_token_rate", window_seconds=60.0, required=False),
+        SignalRequest("request_rate", window_seconds=RATE_WINDOW, required=False),
+        SignalRequest("input_token_rate", window_seconds=RATE_WINDOW, required=False),
+        SignalRequest("output_token_rate", window_seconds=RATE_WINDOW, required=False),
         SignalRequest("running", required=False),
         SignalRequest("max_batch", required=False),
         SignalRequest("kv_capacity_tokens", required=False),
         SignalRequest("queue_size", level="scope", required=False),
-        SignalRequest("arrival_rate", level="scope", window_seconds=60.0, required=False),
+        SignalRequest("arrival_rate", level="scope", window_seconds=RATE_WINDOW, required=False),
     )
     default_thresholds = Thresholds(scale_up=1.0, scale_down=0.85)
     Parameters = QueueingParameters

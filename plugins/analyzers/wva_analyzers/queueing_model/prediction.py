@@ -30,7 +30,7 @@ def predicted(observation: Observation, allocation: Allocation, settings: Settin
     scope = fleet.scope_of_variant
     before = recall(state, fleet)
     _, profile_batch = profiles_of(fleet, settings["profiles"].tolist())
-    mix = mix_of(observation, before.mix, profile_batch)
+    mix = mix_of(observation, before.mix[:, :2], before.mix[:, 2], profile_batch)
     engines = engines_of(before.estimate, mix)
     offered = load_of(observation, before.queued, 0.0).offered
     high = rate_bounds(engines)[1]

@@ -13,7 +13,7 @@ import numpy as np
 from wva_analyzers.queueing_model.estimator import Sample
 from wva_core.domain import BoolArray, FloatArray, Groups, Observation
 
-__all__ = ["RATE_WINDOW", "Load", "Mix", "load_of", "mix_of", "sample_of"]
+__all__ = ["RATE_WINDOW", "Load", "Mix", "lengths_of", "load_of", "mix_of", "sample_of"]
 
 RATE_WINDOW = 60.0
 """Seconds over which collectors form rates."""
@@ -69,21 +69,20 @@ def _mean(values: FloatArray, weights: FloatArray, groups: Groups) -> FloatArray
     return np.divide(sums, total, out=np.full_like(total, np.nan), where=total > 0)
 
 
-def mix_of(observation: Observation, remembered: FloatArray, known_batch: FloatArray) -> Mix:
+def lengths_of(observation: Observation, remembered: FloatArray) -> FloatArray:
     """
-    The mix of requests seen now.
+    (V, 2) input and output tokens of a request, by variant; NaN not known.
 
-    Lengths are those remembered, moved to those of the last minute as far as there were requests in it: a shift of
-    lengths under load shows at once, and a few odd requests in a quiet minute do not turn everything over.
+    They are those remembered, moved to those of the last minute as far as there were requests in it: a shift of lengths
+    under load shows at once, and a few odd requests in a quiet minute do not turn everything over.
 
     Args:
         observation: of this cycle.
-        remembered: (V, 3) input, output and batch of earlier cycles, for variants that show nothing now; NaN unknown.
-        known_batch: (V,) batch that policy gives, where the engine does not say; NaN for none.
+        remembered: (V, 2) of the cycle before; NaN unknown.
     """
-    replicas, fleet = observation.replicas, observation.fleet
+    replicas = observation.replicas
     by_variant = replicas.index.by_variant
-    served = np.nan_to_num(np.fmax(replicas["request_rate"], 0.0))
+    served = _served(observation)
     weight = np.maximum(np.nan_to_num(replicas["arrival_rate"]), served) + 1e-9
     own, counts = [], by_variant.sum(served)
     for column, (length, rate) in enumerate(
@@ -99,18 +98,36 @@ def mix_of(observation: Observation, remembered: FloatArray, known_batch: FloatA
         trust = heard / (heard + _PATIENT_REQUESTS)
         both = before + trust * (recent - before)
         own.append(np.where(np.isnan(both), np.where(np.isnan(before), recent, before), both))
-    own_input, own_output = own[0], np.maximum(own[1], 1.0)
-    scope = fleet.scope_of_variant
-    mean_input = _mean(own_input, counts + 1e-9, fleet.by_scope)[scope]
-    mean_output = _mean(own_output, counts + 1e-9, fleet.by_scope)[scope]
+    return np.stack((own[0], np.maximum(own[1], 1.0)), axis=1)
+
+
+def _served(observation: Observation) -> FloatArray:
+    """(R,) requests/s that replicas answer; 0 where not known."""
+    return np.nan_to_num(np.fmax(observation.replicas["request_rate"], 0.0))
+
+
+def mix_of(observation: Observation, own: FloatArray, remembered: FloatArray, known_batch: FloatArray) -> Mix:
+    """
+    The mix of requests seen now.
+
+    Args:
+        observation: of this cycle.
+        own: (V, 2) as `lengths_of` has them.
+        remembered: (V,) batch of the cycle before, for variants that show nothing now; NaN unknown.
+        known_batch: (V,) batch that policy gives, where the engine does not say; NaN for none.
+    """
+    replicas, fleet = observation.replicas, observation.fleet
+    by_variant, scope = replicas.index.by_variant, fleet.scope_of_variant
+    counts = by_variant.sum(_served(observation)) + 1e-9
+    mean_input, mean_output = (_mean(column, counts, fleet.by_scope)[scope] for column in own.T)
     limit = by_variant.max(replicas["max_batch"])
     cache = by_variant.max(replicas["kv_capacity_tokens"])
     with np.errstate(divide="ignore", invalid="ignore"):
         fits = _CACHE_SHARE * cache / (mean_input + mean_output / 2.0)
     batch = np.fmin(limit, np.maximum(fits, 1.0))
     batch = np.where(np.isnan(batch), known_batch, batch)
-    batch = np.where(np.isnan(batch), remembered[:, 2], batch)
-    return Mix(mean_input, mean_output, own_input, own_output, np.maximum(batch, 1.0))
+    batch = np.where(np.isnan(batch), remembered, batch)
+    return Mix(mean_input, mean_output, own[:, 0], own[:, 1], np.maximum(batch, 1.0))
 
 
 def sample_of(observation: Observation, mix: Mix, seconds: float) -> Sample:

@@ -271,25 +271,24 @@ def kept_times(
     return times[0], times[1]
 
 
-def highest_rate(engines: Engines, replicas: FloatArray, goals: Goals) -> tuple[FloatArray, FloatArray]:
+def highest_rate(engines: Engines, replicas: FloatArray, goals: Goals) -> FloatArray:
     """
-    The highest rate of a replica in its fleet that keeps the goals.
+    (Q,) the highest rate of a replica in its fleet that keeps the goals.
 
     Args:
         engines, replicas, goals: as in `late_shares`; unusable rows are allowed.
 
     Returns:
-        (Q,) requests/s: 0 where a goal is missed at the lowest rate already, the end of the range where every goal
-        holds at every rate, NaN where it is unusable. (Q,) by what factor the worse goal is missed at the lowest
-        rate, at most 1 where it is kept.
+        Requests/s: 0 where a goal is missed at the lowest rate already, the end of the range where every goal holds at
+        every rate, NaN where it is unusable.
 
     Cost: about a dozen passes as in `latencies`.
     """
     low, high = rate_bounds(engines)
     rows = np.flatnonzero(~np.isnan(high))
-    rate, excess = np.full(len(low), np.nan), np.full(len(low), np.nan)
+    rate = np.full(len(low), np.nan)
     if not len(rows):
-        return rate, excess
+        return rate
     known, fleet, wanted = engines.take(rows), replicas[rows], goals.take(rows)
     shares = bool(np.any(~np.isnan(wanted.quantile)))
 
@@ -303,8 +302,7 @@ def highest_rate(engines: Engines, replicas: FloatArray, goals: Goals) -> tuple[
 
     found, side = largest_within(residual, low[rows], high[rows], rtol=1e-5)
     rate[rows] = np.where(side == BELOW, 0.0, found)
-    excess[rows] = np.exp(np.minimum(residual(low[rows], np.arange(len(rows))), 100.0))
-    return rate, excess
+    return rate
 
 
 def _lateness(seen: Latency, late: tuple[FloatArray, FloatArray] | None, goals: Goals) -> FloatArray:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wva_core.domain import FloatArray, IntArray, Limits
+from wva_core.domain import BoolArray, FloatArray, IntArray, Limits
 from wva_core.numerics.limit_rows import fit_growth
 from wva_optimizers.cost_aware.question import Question
 
@@ -31,9 +31,10 @@ def keep_together(replicas: FloatArray, question: Question, limits: Limits) -> F
     idle = _in_group(replicas[members] >= 1, group) & (replicas[members] < 1)
     whole[members[idle]] = 1.0
     rows = limits.rows
+    occupied = np.fmax(question.occupied, replicas)
     granted, _ = fit_growth(
-        np.fmax(question.occupied, replicas),
-        np.fmax(np.fmax(question.occupied, replicas), whole),
+        occupied,
+        np.fmax(occupied, whole),
         np.arange(len(replicas)),
         rows.row_of_entry,
         rows.variant,
@@ -47,8 +48,6 @@ def keep_together(replicas: FloatArray, question: Question, limits: Limits) -> F
     return whole
 
 
-def _in_group(
-    mask: np.ndarray[tuple[int], np.dtype[np.bool_]], group: IntArray
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _in_group(mask: BoolArray, group: IntArray) -> BoolArray:
     """Whether `mask` holds for any member of the group of each."""
-    return (np.bincount(group, weights=mask, minlength=int(group.max(initial=-1)) + 1) > 0)[group]
+    return (np.bincount(group, weights=mask) > 0)[group]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from wva_core.domain import BoolArray, FloatArray, IntArray, Limits
+from wva_core.numerics.limit_rows import ROUNDING
 from wva_optimizers.inferno.greedy import Grants
 from wva_optimizers.inferno.question import Offer, Question
 
@@ -26,10 +27,6 @@ SENTENCES = (
 )
 
 _SERVES, _OTHER, _SHARE, _NO_ROOM, _MET, _NO_ANCHOR, _UNKNOWN, _APART, _MAXIMUM = range(1, len(SENTENCES))
-
-
-_ROUNDING = 1e-9
-"""Relative to a row's limit, as everywhere rows are checked."""
 
 
 def answered(question: Question, offer: Offer, grants: Grants, limits: Limits) -> FloatArray:
@@ -67,7 +64,7 @@ def _within_rows(replicas: FloatArray, question: Question, limits: Limits) -> Fl
     rows = limits.rows
     if not np.any(rows.lower > -np.inf) and not np.any(rows.coefficient < 0):
         return replicas
-    upper = np.where(np.isnan(rows.upper), -np.inf, rows.upper + _ROUNDING * np.abs(rows.upper))
+    upper = np.where(np.isnan(rows.upper), -np.inf, rows.upper + ROUNDING * np.abs(rows.upper))
     before, occupied = rows.usage(question.base), rows.usage(question.occupied)
     while True:
         left, used = rows.usage(replicas), rows.usage(np.fmax(replicas, question.base))

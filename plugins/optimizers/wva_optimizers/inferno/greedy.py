@@ -21,13 +21,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from wva_core.numerics.limit_rows import ROUNDING
+
 __all__ = ["Candidates", "Grants", "SaturationPolicy", "least_value", "priority_groups", "solve"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
-
-_ROUNDING = 1e-9
-# Relative to a row's limit, as everywhere rows are checked: sums of prices may miss a budget by an ulp.
 
 
 class SaturationPolicy(StrEnum):
@@ -169,7 +168,7 @@ class _Market:
             [(rows[i], uses[i]) for i in range(a, b) if uses[i] != 0] for a, b in pairwise(offsets)
         ]
         self.left: list[float] = capacity.tolist()
-        self.slack: list[float] = (_ROUNDING * np.abs(np.where(np.isfinite(capacity), capacity, 0.0))).tolist()
+        self.slack: list[float] = (ROUNDING * np.abs(np.where(np.isfinite(capacity), capacity, 0.0))).tolist()
         self.at = [0] * servers
         self.taken = [-1] * servers
         self.granted = [0.0] * servers

@@ -4,11 +4,9 @@ What the optimizer is asked, as candidates: the variants of a scope, each with t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from wva_core.domain import (
     DEFAULT_COST,
@@ -21,13 +19,11 @@ from wva_core.domain import (
     Observation,
     VariantStatus,
 )
+from wva_core.numerics.starting_point import per_scope, stacked, whole_limits
 from wva_core.numerics.step_moves import at_role_median
 from wva_optimizers.inferno.greedy import Candidates
 
 __all__ = ["Offer", "Question", "offered", "read_question"]
-
-_MOST_REPLICAS = float(2**31 - 1)
-"""The largest number the `replicas` field of a scale target holds (int32)."""
 
 _ROUNDING = 1e-9
 """Relative: a demand of 3.0000000001 replicas is one of 3."""
@@ -111,7 +107,7 @@ def read_question(observation: Observation, ballot: Ballot, limits: Limits, pena
     """
     fleet, table = observation.fleet, observation.variants
     scope, scopes = fleet.scope_of_variant, len(fleet.scopes)
-    low, high = np.ceil(np.maximum(limits.low, 0.0)), np.floor(np.minimum(limits.high, _MOST_REPLICAS))
+    low, high = whole_limits(limits.low, limits.high)
     counted = ballot.anchor >= 0
     base = table.base
     decided = counted[scope] & ~np.isnan(base) & ~np.isnan(low) & ~np.isnan(high)
@@ -120,7 +116,7 @@ def read_question(observation: Observation, ballot: Ballot, limits: Limits, pena
     stay = np.where(decided, np.clip(base, low, high), np.nan_to_num(base))
     rest = np.where(movable, low, stay)
 
-    capacity = _stacked([vote.capacity for vote in ballot.votes], len(fleet))
+    capacity = stacked([vote.capacity for vote in ballot.votes], len(fleet))
     likely = at_role_median(capacity, scope, scopes)
     need, shrinks = _need(observation, ballot, likely)
     counts_as = np.where(shrinks[scope], np.where(capacity > 0, capacity, 0.0), likely)
@@ -168,13 +164,13 @@ def _need(observation: Observation, ballot: Ballot, likely: FloatArray) -> tuple
     scope, scopes = fleet.scope_of_variant, len(fleet.scopes)
     base = np.nan_to_num(table.base)
     coming = np.nan_to_num(np.fmax(table.ready + table.pending, table.base))
-    there = _per_scope(base * likely, scope, scopes)
-    anticipated = _per_scope(coming * likely, scope, scopes)
-    required = _stacked([vote.required for vote in ballot.votes], scopes)
-    spare = np.nan_to_num(_stacked([vote.spare for vote in ballot.votes], scopes))
-    supply = _stacked([vote.supply for vote in ballot.votes], scopes)
+    there = per_scope(base * likely, scope, scopes)
+    anticipated = per_scope(coming * likely, scope, scopes)
+    required = stacked([vote.required for vote in ballot.votes], scopes)
+    spare = np.nan_to_num(stacked([vote.spare for vote in ballot.votes], scopes))
+    supply = stacked([vote.supply for vote in ballot.votes], scopes)
     supply = np.where(np.isnan(supply), there, supply)
-    gates = _stacked([vote.gates_shrink for vote in ballot.votes], scopes).astype(bool)
+    gates = stacked([vote.gates_shrink for vote in ballot.votes], scopes).astype(bool)
     shrinks = ballot.shrink & ~ballot.grow
     asks = ballot.grow & np.isfinite(required) & (required > 0)
     grown = np.where(asks, anticipated + np.nan_to_num(required), there)
@@ -192,7 +188,7 @@ def _replicas(
     scopes: int,
 ) -> FloatArray:
     """(V,) replicas of each variant that cover the need of its scope beside the replicas the others keep."""
-    covered = _per_scope(others * counts_as, scope, scopes)
+    covered = per_scope(others * counts_as, scope, scopes)
     missing = need[:, scope] - (covered[:, scope] - others * counts_as)
     ratio = np.divide(missing, likely, out=np.zeros_like(missing), where=likely > 0)
     asked = np.ceil(ratio - _ROUNDING * np.maximum(np.abs(ratio), 1.0)).max(axis=0, initial=0.0)
@@ -261,13 +257,3 @@ def _entries(variant: IntArray, rows: LimitRows) -> tuple[IntArray, IntArray, Fl
     within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
     entry = order[np.repeat(first, counts) + within]
     return offsets, rows.row_of_entry[entry].astype(np.int64), rows.coefficient[entry]
-
-
-def _stacked(columns: Sequence[ArrayLike], width: int) -> FloatArray:
-    """(A, width) the columns as rows; no votes make no rows."""
-    return np.array(columns, dtype=np.float64).reshape(len(columns), width)
-
-
-def _per_scope(amounts: FloatArray, scope: IntArray, scopes: int) -> FloatArray:
-    """(A, S) sums of (A, V) amounts over the variants of each scope."""
-    return _stacked([np.bincount(scope, weights=row, minlength=scopes) for row in amounts], scopes)

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from wva_core.domain import LOWEST_PRIORITY, Allocation, Ballot, BoolArray, FloatArray, Limits, Observation
 from wva_core.hooks.specs import API, hookimpl
-from wva_core.numerics.assignment import Solution, keeps_limits
+from wva_core.numerics.assignment import ROUNDING, Solution, keeps_limits
 from wva_core.numerics.price_ascent import solve
 from wva_optimizers.milp.question import Question, read_question
 from wva_optimizers.milp.reasons import SENTENCES, reasons_for, stopping_rows
@@ -124,7 +124,7 @@ class Milp:
         scope, scopes = asked.scope_of_variant, len(asked.counted)
         now = np.bincount(scope, weights=asked.cost * planned, minlength=scopes)
         then = np.bincount(scope, weights=asked.cost * target, minlength=scopes)
-        pays = asked.may_replace & (now - then >= least * now) & (now - then > 1e-9 * now)
+        pays = asked.may_replace & (now - then >= least * now) & (now - then > ROUNDING * now)
         replaced: BoolArray = pays[scope] & (target > asked.start)
         here = pays & (np.bincount(scope[replaced], minlength=scopes) > 0)
         beside = np.where(target >= asked.start, target, np.maximum(target, planned))
@@ -135,6 +135,5 @@ def _broken(asked: Question, replicas: FloatArray) -> BoolArray:
     """(V,) members of groups that neither all run nor all rest: no limit lets them, so they are left as they are."""
     broken = np.zeros(len(replicas), dtype=bool)
     for members in asked.limits.together:
-        known = replicas[members][~np.isnan(replicas[members])]
-        broken[members] |= bool(known.size and np.any(known < 1) and np.any(known >= 1))
+        broken[members] |= np.any(replicas[members] < 1) and np.any(replicas[members] >= 1)  # NaN is neither
     return broken

@@ -108,7 +108,7 @@ class Question:
         ).replicas
         if multi:
             return grown
-        mixed = self._per_scope((grown > self.start)[None].astype(np.float64))[0] > 1
+        mixed = np.bincount(self.scope_of_variant[grown > self.start], minlength=len(self.counted)) > 1
         torn = np.zeros(len(self.grows), dtype=bool)
         torn[self.model_of_scope[mixed]] = True
         return np.where(torn[self.model_of_scope[self.scope_of_variant]], self.start, grown)
