@@ -66,6 +66,7 @@ TUNED_ON = LOADS[0].name
 CONTENDERS: dict[str, tuple[str, tuple[float, ...]]] = {
     "slo": ("targetQuantile", (0.8, 0.9, 0.95, 0.98, 0.99)),
     "saturation-v1": ("kvCacheThreshold", (0.4, 0.5, 0.6, 0.7, 0.8)),
+    "saturation-v1, 600 s": ("kvCacheThreshold", (0.4, 0.5, 0.6, 0.7, 0.8)),
     "queue HPA": ("target of waiting requests", (0.02, 0.1, 0.25, 0.5, 2.0)),
     "static": ("replicas", (6, 7, 9, 10, 11)),
 }
@@ -103,11 +104,12 @@ def contender_document(contender: str, setting: float) -> dict[str, Any]:
         parameters = {"targetTTFT": 1000 * TTFT_S, "targetITL": 1000 * TPOT_S, "targetQuantile": setting}
         analyzers = [{"type": "queueing-model", "parameters": parameters}]
         return {**name, "wva": {"policy": {"profile": "slo", "analyzers": analyzers}}}
-    if contender == "saturation-v1":
+    if contender.startswith("saturation-v1"):
+        window = 600 if contender.endswith("600 s") else 120
         analyzers = [{"type": "saturation-v1", "parameters": {"kvCacheThreshold": setting}}]
         behavior = {
             "scaleUp": {"stabilizationWindowSeconds": 0},
-            "scaleDown": {"stabilizationWindowSeconds": 120},
+            "scaleDown": {"stabilizationWindowSeconds": window},
         }
         policy = {"profile": "saturation-v1", "analyzers": analyzers}
         return {**name, "wva": {"policy": policy, "hpa": {"tolerance": 0.0, "behavior": behavior}}}

@@ -104,7 +104,7 @@ def test_ladder_climbs_one_step_per_settled_replica_and_stays(ran):
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# hot-and-cold: spec vectors A10 to A12 at work
+# hot-and-cold: the published vectors A10 to A12 at work
 
 
 def test_cold_pod_hides_hot_ones(ran):

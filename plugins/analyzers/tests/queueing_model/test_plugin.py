@@ -23,6 +23,7 @@ PROFILE = {
     "gammaMsPerToken": 0.0004,
 }
 GOALS = {"targetTTFT": 500, "targetITL": 50}
+PROMISE = {"model": "m", "slo-ttft": 500, "slo-tpot": 50}
 
 
 def parameters(**given):
@@ -426,6 +427,7 @@ def test_it_predicts_with_what_it_has_learnt_and_without_that_nothing():
         ({"profiles": [PROFILE, PROFILE]}, "parameters"),
         ({"profiles": [{**PROFILE, "alphaMs": 0}]}, "parameters.profiles[0].alphaMs"),
         ({"serviceClasses": [{"name": "a", "data": [{"model": "m", "slo-ttft": 5}]}]}, "serviceClasses[0].data[0]"),
+        ({"serviceClasses": [{"name": "a", "data": [PROMISE, {**PROMISE, "slo-ttft": 700}]}]}, "parameters"),
     ],
 )
 def test_parameters_that_mean_nothing_are_refused_by_name(given, key):

@@ -87,6 +87,7 @@ class Parameters(_Model):
         for name, keys in (
             ("profiles", [f"{one.model} on {one.accelerator}" for one in self.profiles]),
             ("serviceClasses", [one.name for one in self.service_classes]),
+            *((f"serviceClasses[{one.name}].data", [at.model for at in one.data]) for one in self.service_classes),
         ):
             twice = next((key for key in keys if keys.count(key) > 1), None)
             if twice is not None:

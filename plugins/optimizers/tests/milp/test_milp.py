@@ -159,6 +159,42 @@ def test_roles_of_a_model_grow_together_or_not_at_all():
     assert why(seen, answer)["p"] == "a shared limit stops its growth"
 
 
+ROWS = {
+    "GPUs of type A": ({"p": 1, "one-a": 1}, 7.0),
+    "GPUs of type B": ({"d": 1, "one-b": 1}, 5.0),
+    "quota of ns": ({"p": 1, "d": 1, "one-a": 1, "one-b": 1}, 12.0),
+    "budget": ({"p": 2, "d": 3, "one-a": 2, "one-b": 3}, 29.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        # four of each role; of the whole model three fit on A beside four prefills, the fourth has to go to B
+        ({}, {"p": 4, "d": 4, "one-a": 3, "one-b": 1}),
+        # with room on A the dearer B is not used
+        ({"GPUs of type A": 8.0}, {"p": 4, "d": 4, "one-a": 4, "one-b": 0}),
+        # without the fourth on B nothing is left but one of A less
+        ({"GPUs of type B": 4.0}, {"p": 4, "d": 4, "one-a": 3, "one-b": 0}),
+        ({"quota of ns": 11.0}, {"p": 4, "d": 4, "one-a": 3, "one-b": 0}),
+        ({"budget": 28.0}, {"p": 4, "d": 4, "one-a": 3, "one-b": 0}),
+    ],
+)
+def test_cards_by_type_a_quota_and_a_budget_bind_together_over_the_roles_of_a_model(changed, expected):
+    seen = observe(
+        [
+            {"name": "p", "model": "split", "current": 1, "cost": 2, "service_class": "gold", **P},
+            {"name": "d", "model": "split", "current": 1, "cost": 3, "service_class": "gold", **D},
+            {"name": "one-a", "model": "whole", "current": 1, "cost": 2},
+            {"name": "one-b", "model": "whole", "current": 0, "cost": 3},
+        ]
+    )
+    rows = {label: (uses, changed.get(label, upper)) for label, (uses, upper) in ROWS.items()}
+    one = vote(seen, capacity=1.0, required=3.0)
+    answer = allocate(seen, one, bounds=limits(seen, rows=rows), priorities={"gold": 1})
+    assert by_name(seen, answer.replicas) == expected
+
+
 def test_who_cannot_have_all_gets_the_part_that_all_its_roles_can_use():
     seen = observe([{"name": "p", "current": 1, **P}, {"name": "d", "current": 1, **D}])
     bounds = limits(seen, rows={"GPUs": ({"p": 1, "d": 1}, 6.0)})
